@@ -1,0 +1,1 @@
+"""Frozen values that planners and adapters exchange: no I/O, no clock, no randomness, no logging."""

@@ -1,0 +1,38 @@
+"""CNI_ARGS: `KEY=VALUE` pairs joined by `;` (SPEC 1.1 section 2, CONVENTIONS.md), as pkg/types/args.go reads them."""
+
+from collections.abc import Container
+
+from cni_py.model.errors import PluginError
+
+
+def parse_args(args: str, known: Container[str]) -> dict[str, str]:
+    """The pairs whose keys are `known`. Key names are case-sensitive.
+
+    Raises PluginError (the reference's code 999) for a malformed pair, and for an unknown key unless `IgnoreUnknown`
+    is 1 or true.
+    """
+    values: dict[str, str] = {}
+    unknown: list[str] = []
+    ignore_unknown = False
+    for pair in args.split(";") if args else ():
+        key, _, value = pair.partition("=")
+        if pair.count("=") != 1:
+            raise PluginError(f'ARGS: invalid pair "{pair}"', "CNI_ARGS looks like KEY=VALUE;KEY=VALUE")
+        if key == "IgnoreUnknown":
+            ignore_unknown = _parse_bool(value, pair)
+        elif key in known:
+            values[key] = value
+        else:
+            unknown.append(pair)
+    if unknown and not ignore_unknown:
+        quoted = " ".join(f'"{pair}"' for pair in unknown)
+        raise PluginError(f"ARGS: unknown args [{quoted}]", "add IgnoreUnknown=1 to CNI_ARGS to pass them by")
+    return values
+
+
+def _parse_bool(value: str, pair: str) -> bool:
+    if value.lower() in ("1", "true"):
+        return True
+    if value.lower() in ("0", "false"):
+        return False
+    raise PluginError(f'ARGS: error parsing value of pair "{pair}": boolean unmarshal error: invalid input {value}')
