@@ -1,1 +1,1 @@
-"""Planner of the IPAM plugin, host-local's drop-in: which address a container gets, and the texts for when it gets none."""
+"""Planner of the IPAM plugin, host-local's drop-in: which address a container gets, and why when it gets none."""

@@ -120,11 +120,13 @@ def parse_result(document: Mapping[str, Any], config_version: str, *, same_famil
     version = gojson.get_string(document, "cniVersion") or config_version
     members = versions.family(version)
     if not members or (same_family and config_version not in members):
-        raise DecodeError(
-            f'could not parse prevResult: result type supports {list(members) or "nothing"} but config is "{config_version}"'
+        problem = (
+            f'could not parse prevResult: a result of "{version}" in a configuration of "{config_version}"'
             if same_family
-            else f'unsupported CNI result version "{version}"',
-            "results of 0.1.0-0.2.0, 0.3.0-0.4.0 and 1.0.0-1.1.0 do not mix: give all plugins one cniVersion",
+            else f'unsupported CNI result version "{version}"'
+        )
+        raise DecodeError(
+            problem, "results of 0.1.0-0.2.0, 0.3.0-0.4.0 and 1.0.0-1.1.0 do not mix: give all plugins one cniVersion"
         )
     dns = parse_dns(gojson.get_object(document, "dns"))
     if members == versions.FAMILIES[0]:
