@@ -1,0 +1,101 @@
+"""What the kernel holds for us, as values: links, addresses, routes, sysctls and shapers of two namespaces.
+
+`ns` says whose: "host" is the namespace in which the runtime started the plugin, "container" is CNI_NETNS. Objects name
+their link, since an index exists only once the link does.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cni_py.model.result import IPAddress, IPInterface, IPNetwork
+
+Ns = Literal["host", "container"]
+LinkKind = Literal["veth", "bridge", "ifb"]
+
+SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
+TABLE_MAIN = 254
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network device. `mac` "" and `mtu` 0 leave the choice to the kernel, `master` "" means none.
+
+    `peer` is the name of a veth's other end in the other namespace. `hairpin` and `isolated` are a bridge port's.
+    """
+
+    ns: Ns
+    name: str
+    kind: LinkKind
+    mac: str = ""
+    mtu: int = 0
+    up: bool = True
+    master: str = ""
+    peer: str = ""
+    hairpin: bool = False
+    isolated: bool = False
+    promisc: bool = False
+    vlan_filtering: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address on a link. Without `prefix_route` the kernel adds no route to its network; `dad` is IPv6's."""
+
+    ns: Ns
+    link: str
+    address: IPInterface
+    prefix_route: bool = True
+    dad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRoute:
+    """A route out of a link. `src` is the preferred source; numbers of 0 are left to the kernel."""
+
+    ns: Ns
+    link: str
+    dst: IPNetwork
+    gw: IPAddress | None = None
+    src: IPAddress | None = None
+    scope: int = SCOPE_UNIVERSE
+    table: int = TABLE_MAIN
+    priority: int = 0
+    mtu: int = 0
+    advmss: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """One file below /proc/sys; `key` with slashes, so that an interface name may hold dots."""
+
+    ns: Ns
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shaper:
+    """A token bucket on the way out of a host link: `rate` in bits a second, `burst` in bits.
+
+    With `mirror_from` the link is an ifb that gets what comes in from that link, so that arriving traffic is shaped.
+    """
+
+    link: str
+    rate: int
+    burst: int
+    mirror_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """Objects that should be there, or that were seen, each kind in the order in which it is made."""
+
+    links: tuple[Link, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[LinkRoute, ...] = ()
+    sysctls: tuple[Sysctl, ...] = ()
+    shapers: tuple[Shaper, ...] = ()
+
+    def link(self, ns: Ns, name: str) -> Link | None:
+        """The link of that name, None if it is not here."""
+        return next((link for link in self.links if link.ns == ns and link.name == name), None)

@@ -1,0 +1,16 @@
+"""Under which plugin's name the program was started: what it is, and how forgiving."""
+
+from enum import Enum
+
+
+class Persona(Enum):
+    """The value is the name of the executable; under a reference plugin's name we behave as that plugin."""
+
+    CNI_PY = "cni-py"
+    CNI_PY_IPAM = "cni-py-ipam"
+    BRIDGE = "bridge"
+    PTP = "ptp"
+    HOST_LOCAL = "host-local"
+    PORTMAP = "portmap"
+    BANDWIDTH = "bandwidth"
+    LOOPBACK = "loopback"
