@@ -1,0 +1,345 @@
+"""Tables, chains, sets, maps, rules and the operations on them: what one nftables transaction is made of.
+
+Each operation has nft text that does the same under `nft -f`. Operations say what should be true, not how it was
+before: adding what is there and discarding what is gone both succeed, on kernels before 6.3 as well, which have no
+"destroy".
+
+A `Layout` is what stands in a table however many pods there are: its sets, chains and rules. Its `marker`, an empty set
+named after the hash of the layout, is in the table if and only if exactly this layout is: see `kernel.nft.commit`.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cni_py.model.nft_expr import DataType, Expression, Range, Scalar, Verdict
+
+MARKER_PREFIX = "layout_"
+COMMENT_BYTES = 127  # nft refuses more than 128 with the final NUL
+
+
+def comment_text(comment: str) -> str:
+    """` comment "..."`, or nothing; nft's text has no way to write a quote or a line end inside one."""
+    return f' comment "{clean_comment(comment)}"' if comment else ""
+
+
+def clean_comment(comment: str) -> str:
+    """A comment that nft can print: no quotes, no control characters, not too long."""
+    plain = "".join("'" if character == '"' else character if character.isprintable() else "?" for character in comment)
+    return plain.encode()[:COMMENT_BYTES].decode(errors="ignore")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """`family` is ip, ip6, inet or bridge."""
+
+    family: str
+    name: str
+
+    def text(self) -> str:
+        """`inet cnipy_nat`."""
+        return f"{self.family} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Where a base chain sits: `type` filter or nat, lower `priority` first. The policy is always accept."""
+
+    type: str
+    hook: str
+    priority: int
+
+    def text(self) -> str:
+        """`{ type nat hook postrouting priority 100; policy accept; }`."""
+        return f"{{ type {self.type} hook {self.hook} priority {self.priority}; policy accept; }}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A base chain if it has a hook."""
+
+    table: Table
+    name: str
+    hook: Hook | None = None
+
+    def text(self) -> str:
+        """`inet cnipy_nat postrouting`."""
+        return f"{self.table.text()} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """A set, or a map when it has data: a concatenation of types, or the string "verdict".
+
+    `interval`: its elements are disjoint `Range`s; only for a key of one address.
+    """
+
+    table: Table
+    name: str
+    key: tuple[DataType, ...]
+    data: tuple[DataType, ...] | str = ()
+    interval: bool = False
+    comment: str = ""
+
+    def text(self) -> str:
+        """`inet cnipy_nat masq4`."""
+        return f"{self.table.text()} {self.name}"
+
+    def definition(self) -> str:
+        """`{ type ipv4_addr; flags interval; }`."""
+        data = "verdict" if self.data == "verdict" else _types(self.data)
+        flags = " flags interval;" if self.interval else ""
+        comment = f"{comment_text(self.comment)};" if self.comment else ""
+        return f"{{ type {_types(self.key)}{' : ' if data else ''}{data};{flags}{comment} }}"
+
+    @property
+    def noun(self) -> str:
+        """`set` or `map`."""
+        return "map" if self.data else "set"
+
+
+def _types(types: Iterable[DataType | str]) -> str:
+    return " . ".join(one.value[0] for one in types if isinstance(one, DataType))
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """A key and, in a map, its value: scalars in the order of the set's types, one `Range` in an interval set."""
+
+    key: tuple[Scalar, ...] | Range
+    value: tuple[Scalar, ...] | Verdict | None = None
+    comment: str = ""
+
+    def text(self, of: Set) -> str:
+        """`tcp . 80 comment "c1" : 10.0.0.2 . 8080`."""
+        key = self.key_text(of)
+        value = self.value_text(of)
+        return f"{key}{comment_text(self.comment)}{' : ' if value else ''}{value}"
+
+    def key_text(self, of: Set) -> str:
+        """`tcp . 80`."""
+        return self.key.text() if isinstance(self.key, Range) else _scalars(of.key, self.key)
+
+    def value_text(self, of: Set) -> str:
+        """`10.0.0.2 . 8080`, or nothing in a set."""
+        if isinstance(self.value, Verdict):
+            return self.value.text()
+        return _scalars(of.data, self.value or ())
+
+
+def _scalars(types: Iterable[DataType | str], scalars: tuple[Scalar, ...]) -> str:
+    pairs = zip(types, scalars, strict=False)
+    return " . ".join(kind.text(scalar) for kind, scalar in pairs if isinstance(kind, DataType))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Expressions in order; the first that does not match ends the rule."""
+
+    chain: Chain
+    expressions: tuple[Expression, ...]
+    comment: str = ""
+
+    def text(self) -> str:
+        """`inet t c ip saddr @masq4 masquerade`."""
+        body = " ".join(expression.text() for expression in self.expressions)
+        return f"{self.chain.text()} {body}{comment_text(self.comment)}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddTable:
+    """The table is there."""
+
+    table: Table
+
+    def text(self) -> str:
+        """The command for `nft -f`."""
+        return f"add table {self.table.text()}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddChain:
+    """The chain is there; an existing one must have the same hook."""
+
+    chain: Chain
+
+    def text(self) -> str:
+        """The command for `nft -f`."""
+        hook = f" {self.chain.hook.text()}" if self.chain.hook else ""
+        return f"add chain {self.chain.text()}{hook}"
+
+
+@dataclass(frozen=True, slots=True)
+class FlushChain:
+    """The chain has no rules. It must exist."""
+
+    chain: Chain
+
+    def text(self) -> str:
+        """The command for `nft -f`."""
+        return f"flush chain {self.chain.text()}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddSet:
+    """The set is there; an existing one must be of the same types."""
+
+    set: Set
+
+    def text(self) -> str:
+        """The command for `nft -f`."""
+        return f"add {self.set.noun} {self.set.text()} {self.set.definition()}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSet:
+    """The set is gone. It must exist, and no rule may refer to it."""
+
+    set: Set
+
+    def text(self) -> str:
+        """The command for `nft -f`."""
+        return f"delete {self.set.noun} {self.set.text()}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequireSet:
+    """Nothing changes, and the whole transaction fails with ENOENT if the set is not there."""
+
+    set: Set
+
+    def text(self) -> str:
+        """There is no such command; flushing a set that is empty anyway fails alike."""
+        return f"flush {self.set.noun} {self.set.text()}"
+
+
+@dataclass(frozen=True, slots=True)
+class FlushSet:
+    """The set has no elements. It must exist."""
+
+    set: Set
+
+    def text(self) -> str:
+        """The command for `nft -f`."""
+        return f"flush {self.set.noun} {self.set.text()}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddRule:
+    """One more rule at the end of its chain, also if an equal one is there."""
+
+    rule: Rule
+
+    def text(self) -> str:
+        """The command for `nft -f`."""
+        return f"add rule {self.rule.text()}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddElements:
+    """The elements are there. One whose key is there with another value fails the transaction (`ExistsError`)."""
+
+    set: Set
+    elements: tuple[Element, ...]
+
+    def text(self) -> str:
+        """The command for `nft -f`."""
+        return f"add element {self.set.text()} {_elements(self.set, self.elements)}"
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardElements:
+    """The elements are not there: none with this key *and* this value. Another value under the key stays.
+
+    Add, then delete, in one transaction: the portable way to delete what may be gone, and nobody sees the added one.
+    """
+
+    set: Set
+    elements: tuple[Element, ...]
+
+    def text(self) -> str:
+        """Two commands for `nft -f`."""
+        keys = ", ".join(element.key_text(self.set) for element in self.elements)
+        added = f"add element {self.set.text()} {_elements(self.set, self.elements)}"
+        return f"{added}\ndelete element {self.set.text()} {{ {keys} }}"
+
+
+def _elements(of: Set, elements: tuple[Element, ...]) -> str:
+    return f"{{ {', '.join(element.text(of) for element in elements)} }}"
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyTable:
+    """The table is not there, and nothing that was in it."""
+
+    table: Table
+
+    def text(self) -> str:
+        """Two commands for `nft -f`, as `DiscardElements`."""
+        return f"add table {self.table.text()}\ndelete table {self.table.text()}"
+
+
+Operation = (
+    AddTable
+    | AddChain
+    | FlushChain
+    | AddSet
+    | DeleteSet
+    | RequireSet
+    | FlushSet
+    | AddRule
+    | AddElements
+    | DiscardElements
+    | DestroyTable
+)
+
+
+def render(operations: Iterable[Operation]) -> str:
+    """All operations as one file for `nft -f`: the dry run, and what `explain` shows."""
+    return "".join(f"{operation.text()}\n" for operation in operations)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The standing part of one table. All sets, chains and rules belong to `table`."""
+
+    table: Table
+    sets: tuple[Set, ...]
+    chains: tuple[Chain, ...]
+    rules: tuple[Rule, ...]
+
+    @property
+    def marker(self) -> Set:
+        """The set whose presence says that this very layout is in the table."""
+        digest = hashlib.sha256(render(self._parts()).encode()).hexdigest()[:12]
+        return Set(self.table, f"{MARKER_PREFIX}{digest}", (DataType.MARK,))
+
+    def build(self) -> tuple[Operation, ...]:
+        """Afterwards the table has this layout, whatever it had before; elements that are in its sets stay there.
+
+        Base chains are never re-created, only their rules are, so no packet passes an unhooked moment.
+        """
+        return (*self._parts(), AddSet(self.marker))
+
+    def _parts(self) -> tuple[Operation, ...]:
+        return (
+            AddTable(self.table),
+            *(AddSet(one) for one in self.sets),
+            *(AddChain(one) for one in self.chains),
+            *(FlushChain(one) for one in self.chains),
+            *(AddRule(one) for one in self.rules),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Operations on the elements of these layouts; `kernel.nft.commit` builds what is missing of them first."""
+
+    layouts: tuple[Layout, ...]
+    operations: tuple[Operation, ...]
+
+
+def joined(*changes: Change) -> Change:
+    """All changes as one, for one transaction."""
+    layouts = {layout.table: layout for change in changes for layout in change.layouts}
+    return Change(tuple(layouts.values()), tuple(one for change in changes for one in change.operations))
