@@ -66,11 +66,15 @@ class LinkRoute:
 
 @dataclass(frozen=True, slots=True)
 class Sysctl:
-    """One file below /proc/sys; `key` with slashes, so that an interface name may hold dots."""
+    """One file below /proc/sys; `key` with slashes, so that an interface name may hold dots.
+
+    Where it is not `required` a kernel without the file (IPv6 turned off) is as good as one with the value.
+    """
 
     ns: Ns
     key: str
     value: str
+    required: bool = True
 
 
 @dataclass(frozen=True, slots=True)

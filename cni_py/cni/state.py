@@ -1,0 +1,205 @@
+"""An attachment in, the links, addresses, routes, sysctls and shapers that it stands for out.
+
+The state is what the reference's ptp (routed) and bridge leave behind. What differs is meant: no device accepts router
+advertisements (CVE-2020-10749), an address that IPAM proved unique needs no duplicate address detection (1 to 2 s), and
+a routed address makes no route to its own network, so none has to be deleted again.
+"""
+
+from collections.abc import Iterator
+from ipaddress import ip_interface, ip_network
+
+from cni_py.cni.attach import resolve_gateway
+from cni_py.model.attachment import Attachment, BridgePort, PodAddress
+from cni_py.model.errors import PluginError
+from cni_py.model.net import SCOPE_LINK, TABLE_MAIN, Address, Link, LinkRoute, NodeState, Sysctl
+from cni_py.model.result import IPInterface, IPNetwork
+
+
+def desired_state(attachment: Attachment) -> NodeState:
+    """All that should be in the kernel for an attachment, but for nftables."""
+    links = tuple(_links(attachment))
+    return NodeState(
+        links=links,
+        addresses=tuple(_addresses(attachment)),
+        routes=tuple(_routes(attachment)),
+        sysctls=tuple(_sysctls(attachment, links)),
+        shapers=attachment.shapers,
+    )
+
+
+def host_links(attachment: Attachment) -> tuple[str, ...]:
+    """The host's devices that go with the attachment, in the order in which DEL removes them."""
+    veth = () if attachment.mode == "chained" else (attachment.host_ifname,)
+    return (*veth, *(shaper.link for shaper in attachment.shapers if shaper.mirror_from))
+
+
+def stale_addresses(attachment: Attachment, observed: NodeState) -> tuple[Address, ...]:
+    """Addresses of an existing bridge that stand against the gateways that it should have.
+
+    One of IPv4 that differs, or one of IPv6 whose network overlaps: with `force_address` they are to go, else they are
+    an error (PluginError, the reference's text). A changed pod network shows up like this.
+    """
+    port = attachment.port
+    if port is None or not port.gateways:
+        return ()
+    held = [address for address in observed.addresses if address.ns == "host" and address.link == port.bridge]
+    stale: list[Address] = []
+    for gateway in port.gateways:
+        if any(address.address == gateway for address in held):
+            continue
+        for address in held:
+            if not _conflicts(address.address, gateway) or address.address in port.gateways:
+                continue
+            if not port.force_address:
+                raise PluginError(
+                    f'"{port.bridge}" already has an IP address different from {gateway}',
+                    f"it has {address.address}: remove that, set forceAddress, or name another bridge",
+                )
+            stale.append(address)
+    return tuple(dict.fromkeys(stale))
+
+
+def _conflicts(held: IPInterface, wanted: IPInterface) -> bool:
+    if held.version != wanted.version or held.ip.is_link_local:
+        return False
+    return held.version == 4 or held.ip in wanted.network or wanted.ip in held.network
+
+
+def _links(attachment: Attachment) -> Iterator[Link]:
+    port = attachment.port
+    if attachment.mode == "bridge" and port is not None:
+        yield bridge_link(port, attachment.mtu)
+    if attachment.mode != "chained":
+        ifname = attachment.key.ifname
+        yield Link(
+            "host",
+            attachment.host_ifname,
+            "veth",
+            mac=attachment.host_mac,
+            mtu=attachment.mtu,
+            master=port.bridge if port is not None else "",
+            peer=ifname,
+            hairpin=port is not None and port.hairpin,
+            isolated=port is not None and port.isolated,
+        )
+        yield Link(
+            "container",
+            ifname,
+            "veth",
+            mac=attachment.mac,
+            mtu=attachment.mtu,
+            up=attachment.container_up,
+            peer=attachment.host_ifname,
+        )
+    for shaper in attachment.shapers:
+        if shaper.mirror_from:
+            yield Link("host", shaper.link, "ifb", mtu=attachment.mtu)
+
+
+def bridge_link(port: BridgePort, mtu: int) -> Link:
+    """The bridge as it is made. One that exists keeps its MAC and its MTU: other ports depend on them."""
+    vlans = bool(port.vlan or port.trunk)
+    return Link("host", port.bridge, "bridge", mtu=mtu, promisc=port.promisc, vlan_filtering=vlans)
+
+
+def _addresses(attachment: Attachment) -> Iterator[Address]:
+    if attachment.mode == "chained":
+        return
+    port = attachment.port
+    for gateway in port.gateways if port is not None else ():
+        yield Address("host", port.bridge if port is not None else "", gateway)
+    if attachment.mode == "routed":
+        for single in dict.fromkeys(_host_route(entry.gateway) for entry in attachment.addresses):
+            yield Address("host", attachment.host_ifname, single)
+    for entry in attachment.addresses:
+        routed = attachment.mode == "routed"
+        yield Address("container", attachment.key.ifname, entry.address, prefix_route=not routed, dad=attachment.dad)
+
+
+def _host_route(address: object) -> IPInterface:
+    """An address as a network of its own, /32 or /128."""
+    return ip_interface(str(address))
+
+
+def _routes(attachment: Attachment) -> Iterator[LinkRoute]:
+    if attachment.mode == "chained":
+        return
+    ifname = attachment.key.ifname
+    if attachment.mode == "routed":
+        for entry in attachment.addresses:
+            yield from _routed(attachment, entry)
+    for route in attachment.routes:
+        resolved = resolve_gateway(route, attachment.addresses)
+        yield LinkRoute(
+            "container",
+            ifname,
+            route.dst,
+            gw=resolved.gw,
+            scope=route.scope if route.scope is not None else (0 if resolved.gw is not None else SCOPE_LINK),
+            table=route.table if route.table is not None else TABLE_MAIN,
+            priority=route.priority,
+            mtu=route.mtu,
+            advmss=route.advmss,
+        )
+
+
+def _routed(attachment: Attachment, entry: PodAddress) -> Iterator[LinkRoute]:
+    """One address in routed mode: all but the gateway itself is reached by way of the gateway, the node answers ARP."""
+    ifname, own = attachment.key.ifname, entry.address.ip
+    yield LinkRoute("host", attachment.host_ifname, _single(entry), scope=SCOPE_LINK)
+    if entry.gateway is None:
+        return
+    gateway = ip_network(str(entry.gateway))
+    first = next(e for e in attachment.addresses if e.gateway == entry.gateway)
+    if first is entry:  # two addresses of one network share its gateway
+        yield LinkRoute("container", ifname, gateway, src=own, scope=SCOPE_LINK)
+    if next(e for e in attachment.addresses if e.address.network == entry.address.network) is entry:
+        yield LinkRoute("container", ifname, entry.address.network, gw=entry.gateway, src=own)
+
+
+def _single(entry: PodAddress) -> IPNetwork:
+    return ip_network(str(entry.address.ip))
+
+
+def _sysctls(attachment: Attachment, links: tuple[Link, ...]) -> Iterator[Sysctl]:
+    """Order counts: router advertisements are refused before the container's link is up and any could arrive."""
+    versions: frozenset[int] = frozenset(entry.address.version for entry in attachment.addresses)
+    for link in links:
+        if link.ns == "host" and link.kind != "ifb":
+            yield Sysctl("host", f"net/ipv6/conf/{link.name}/accept_ra", "0", required=False)
+    if attachment.mode == "routed" or (attachment.port is not None and attachment.port.gateways):
+        yield from _forwarding(attachment, versions)
+    if attachment.ports and attachment.snat and 4 in versions:
+        yield Sysctl("host", f"net/ipv4/conf/{localnet_device(attachment)}/route_localnet", "1")
+    if attachment.mode == "chained" or not attachment.addresses:
+        return  # a layer 2 interface may be configured by whoever is on that segment
+    yield from _container_sysctls(attachment, ipv6=6 in versions)
+
+
+def _forwarding(attachment: Attachment, versions: frozenset[int]) -> Iterator[Sysctl]:
+    if 4 in versions:
+        yield Sysctl("host", "net/ipv4/ip_forward", "1")
+    if 6 in versions:
+        yield Sysctl("host", "net/ipv6/conf/all/forwarding", "1")
+        if attachment.mode == "routed":  # a link made before `all` was set would stay off
+            yield Sysctl("host", f"net/ipv6/conf/{attachment.host_ifname}/forwarding", "1")
+
+
+def localnet_device(attachment: Attachment) -> str:
+    """The device by which the node reaches the container, and on which 127.0.0.1 may be a source (host ports)."""
+    return attachment.port.bridge if attachment.port is not None else attachment.host_ifname
+
+
+def _container_sysctls(attachment: Attachment, *, ipv6: bool) -> Iterator[Sysctl]:
+    conf = f"net/ipv6/conf/{attachment.key.ifname}"
+    if attachment.mode == "bridge":
+        yield Sysctl("container", f"net/ipv4/conf/{attachment.key.ifname}/arp_notify", "1")
+    yield Sysctl("container", f"{conf}/accept_ra", "0", required=False)
+    if not ipv6:
+        return
+    yield Sysctl("container", "net/ipv6/conf/lo/disable_ipv6", "0")
+    yield Sysctl("container", f"{conf}/disable_ipv6", "0")
+    yield Sysctl("container", f"{conf}/keep_addr_on_down", "1")
+    yield Sysctl("container", f"{conf}/accept_dad", "1" if attachment.dad else "0")
+    if attachment.dad:
+        yield Sysctl("container", f"{conf}/enhanced_dad", "1")
