@@ -33,6 +33,16 @@ def host_links(attachment: Attachment) -> tuple[str, ...]:
     return (*veth, *(shaper.link for shaper in attachment.shapers if shaper.mirror_from))
 
 
+def check_bridge(attachment: Attachment, observed: NodeState) -> None:
+    """Raise PluginError if a device has the bridge's name and is none."""
+    port = attachment.port
+    seen = observed.link("host", port.bridge) if port is not None and attachment.mode == "bridge" else None
+    if seen is not None and seen.kind != "bridge":
+        raise PluginError(
+            f'"{seen.name}" already exists but is not a bridge', "name another bridge, or remove the device"
+        )
+
+
 def stale_addresses(attachment: Attachment, observed: NodeState) -> tuple[Address, ...]:
     """Addresses of an existing bridge that stand against the gateways that it should have.
 

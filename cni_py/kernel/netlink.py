@@ -56,8 +56,8 @@ _DUMP_ATTEMPTS = 20
 class NetlinkError(Exception):
     """The kernel refused one message. `index`: which of those sent, `text`: its extended ack, may be empty.
 
-    `offset` is where in that message the kernel saw the fault, 0 when it did not say. `failed` are the indices of all
-    that were refused: outside nfnetlink batches those before, between and after them took effect.
+    `offset` is where in that message the kernel saw the fault, 0 when it did not say. `failed` has the errno
+    of every one that was refused, by index: outside nfnetlink batches those before, between and after took effect.
     """
 
     def __init__(self, index: int, number: int, text: str = "", offset: int = 0) -> None:
@@ -66,7 +66,7 @@ class NetlinkError(Exception):
         self.errno = number
         self.text = text
         self.offset = offset
-        self.failed: frozenset[int] = frozenset((index,))
+        self.failed = {index: number}
 
 
 def attr(kind: int, payload: bytes) -> bytes:
@@ -154,7 +154,7 @@ class NetlinkSocket:
         first = self._send(messages)
         awaited = {first + index for index, one in enumerate(messages) if _FLAGS.unpack_from(one, 6)[0] & NLM_F_ACK}
         failed: NetlinkError | None = None
-        refused: set[int] = set()
+        refused: dict[int, int] = {}
         while awaited:
             answers = self._receive(wait=failed is None)
             if answers is None:  # the kernel is done; what failed as a whole is answered once (nfnetlink batches)
@@ -167,11 +167,11 @@ class NetlinkSocket:
                 error = _error(index, flags, payload)
                 if error is None:
                     continue
-                refused.add(index)
+                refused[index] = error.errno
                 if failed is None or error.index < failed.index:
                     failed = error
         if failed is not None:
-            failed.failed = frozenset(refused)
+            failed.failed = refused
             raise failed
 
     def request(self, one: bytes) -> list[bytes]:

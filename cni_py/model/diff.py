@@ -59,22 +59,23 @@ def _links(desired: NodeState, observed: NodeState) -> Iterator[Op]:
         seen = observed.link(link.ns, link.name)
         if seen is None:
             yield AddLink(link, desired.link("container", link.peer) if link.peer else None)
+            if link.hairpin or link.isolated:  # what a port is can be set only once it is one
+                yield SetLink(link, replace(link, hairpin=False, isolated=False))
         elif link_change(link, seen) is not None:
             yield SetLink(link, seen)
 
 
 def link_change(link: Link, seen: Link) -> dict[str, object] | None:
-    """What of `link` differs from `seen`, by attribute; None if nothing does. An unset mac or mtu never differs."""
-    wanted: dict[str, object] = {
-        "up": link.up,
-        "master": link.master,
-        "hairpin": link.hairpin,
-        "isolated": link.isolated,
-        "promisc": link.promisc,
-        "vlan_filtering": link.vlan_filtering,
-        **({"mac": link.mac} if link.mac else {}),
-        **({"mtu": link.mtu} if link.mtu else {}),
-    }
+    """What of `link` differs from `seen`, by attribute; None if nothing does. An unset mac or mtu never differs.
+
+    A bridge is shared with others: what they need of it (MAC, MTU) stays, and nothing is switched off.
+    """
+    wanted: dict[str, object] = {"up": link.up}
+    if link.kind == "bridge":
+        wanted |= {name: True for name in ("promisc", "vlan_filtering") if getattr(link, name)}
+    else:
+        wanted |= {"master": link.master, "hairpin": link.hairpin, "isolated": link.isolated}
+        wanted |= {name: value for name, value in (("mac", link.mac), ("mtu", link.mtu)) if value}
     changed = {name: value for name, value in wanted.items() if getattr(seen, name) != value}
     return changed or None
 

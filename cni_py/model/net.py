@@ -10,7 +10,7 @@ from typing import Literal
 from cni_py.model.result import IPAddress, IPInterface, IPNetwork
 
 Ns = Literal["host", "container"]
-LinkKind = Literal["veth", "bridge", "ifb"]
+LinkKind = Literal["veth", "bridge", "ifb", "other"]
 
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 TABLE_MAIN = 254
