@@ -1,0 +1,65 @@
+"""`cni-py-ipam`: the IPAM plugin's verbs over the leases on disk."""
+
+import os
+import time
+
+from cni_py.ipam import verbs
+from cni_py.model.errors import BadEnvironmentError
+from cni_py.spec.request import Request
+from cni_py.spec.result import render_result
+from cni_py.store.lease_disk import OsDisk, naming
+from cni_py.store.lease_view import Site
+from cni_py.store.leases import DiskLeaseStore
+
+NAME = "cni-py-ipam"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_MAX_RESOLV_CONF = 1 << 20
+
+
+def call(request: Request) -> bytes:
+    """What the verb prints. Raises CniPyError.
+
+    The main plugin calls it in its own process, with `dataclasses.replace(request, command="DEL")` for a rollback.
+    """
+    store = open_store()
+    match request.command:
+        case "ADD":
+            return render_result(verbs.add(request, store, read_file), request.cni_version)
+        case "DEL":
+            verbs.delete(request, store)
+        case "CHECK":
+            verbs.check(request, store)
+        case "GC":
+            verbs.collect_garbage(request, store)
+        case "STATUS":
+            verbs.status(request, store)
+        case other:
+            raise BadEnvironmentError(f"unknown CNI_COMMAND: {other}")
+    return b""
+
+
+def open_store() -> DiskLeaseStore:
+    """The leases of this node in this boot."""
+    return DiskLeaseStore(Site(boot_id(), lambda: time.clock_gettime(time.CLOCK_BOOTTIME), OsDisk()))
+
+
+def boot_id() -> str:
+    """The kernel's boot ID; empty where /proc is hidden, and then no lease is ever taken for an earlier boot's."""
+    try:
+        fd = os.open(_BOOT_ID, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, 64).decode("ascii", "replace").strip()
+    finally:
+        os.close(fd)
+
+
+def read_file(path: str) -> bytes:
+    """The first MiB of a file, never waiting on a FIFO. Raises IOFailureError in the words of Go's os.Open."""
+    with naming(path, "open"):
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.read(fd, _MAX_RESOLV_CONF)
+        finally:
+            os.close(fd)

@@ -1,0 +1,148 @@
+"""The side index of one network: who holds what, known without reading every lease.
+
+It lies in `<dataDir>/.cni-py/<network>`, where no network can be and host-local never looks:
+
+    <hash>           one file for each content of reservations (one container's interface): its leases as JSON
+    cool.<address>   boot ID and CLOCK_BOOTTIME of the address's release
+    state            JSON: the cookie, the boot of the last change, the pools last seen
+
+The index is a hint: it says where to look, and what it says is verified against the reservation file before it is acted
+upon. Deleting it loses ages and cooling times, never an address.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cni_py.model.lease import Pool
+from cni_py.store.lease_disk import Directory, File, is_temporary
+
+_COOLING = "cool."
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of one lease beyond its file: the file's token, and see `model.lease.Lease`."""
+
+    token: str
+    boot: str
+    created_s: float | None = None
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`cookie_ns` is the directory's mtime if nobody but us changed it since; 0 if never set."""
+
+    cookie_ns: int = 0
+    boot: str = ""
+    pools: tuple[Pool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The index's directory, opened under the network's lock."""
+
+    directory: Directory = field(repr=False)
+
+    def state(self) -> State:
+        """The state; an empty one if it is missing or torn."""
+        document = _load(self.directory.read("state"))
+        try:
+            pools = tuple(Pool(str(ranges), int(size)) for ranges, size in document["pools"])
+            return State(int(document["cookie_ns"]), str(document["boot"]), pools)
+        except (KeyError, TypeError, ValueError):
+            return State()
+
+    def set_state(self, state: State) -> None:
+        """`state` is what the next call finds."""
+        pools = [[pool.ranges, pool.size] for pool in state.pools]
+        self._store("state", {"cookie_ns": state.cookie_ns, "boot": state.boot, "pools": pools})
+
+    def entries(self, content: str) -> dict[str, Entry]:
+        """{name: Entry} of the leases with this content, as far as known."""
+        return _entries(_load(self.directory.read(_key(content))), content)
+
+    def set_entries(self, content: str, entries: dict[str, Entry]) -> None:
+        """The leases with this content are `entries`."""
+        if not entries:
+            self.directory.unlink(_key(content))
+            return
+        leases = {name: [one.token, one.boot, one.created_s, one.owner] for name, one in entries.items()}
+        self._store(_key(content), {"content": content, "leases": leases})
+
+    def all_entries(self) -> dict[str, dict[str, Entry]]:
+        """{content: {name: Entry}} of everything that is known; O(n)."""
+        found: dict[str, dict[str, Entry]] = {}
+        for name in self.directory.names():
+            if _is_key(name):
+                document = _load(self.directory.read(name))
+                content = document.get("content")
+                if isinstance(content, str):
+                    found[content] = _entries(document, content)
+        return found
+
+    def keep_only(self, contents: Iterable[str]) -> None:
+        """Files that describe no content of `contents`, and what a stop left behind, are gone."""
+        keep = {_key(content) for content in contents}
+        for name in self.directory.names():
+            if (_is_key(name) and name not in keep) or is_temporary(name):
+                self.directory.unlink(name)
+
+    def cool(self, name: str, boot: str, now_s: float) -> None:
+        """The address was released now."""
+        self.directory.replace(f"{_COOLING}{name}", f"{boot} {now_s}".encode())
+
+    def released_s(self, name: str, boot: str) -> float | None:
+        """CLOCK_BOOTTIME of the address's release in this boot, None if there was none."""
+        found = self.directory.read(f"{_COOLING}{name}")
+        if found is None:
+            return None
+        released_in, _, moment = found.content.decode("ascii", "replace").partition(" ")
+        try:
+            return float(moment) if released_in == boot else None
+        except ValueError:
+            return None
+
+    def forget_cooling(self, name: str) -> None:
+        """The address is not cooling down."""
+        self.directory.unlink(f"{_COOLING}{name}")
+
+    def cooling_names(self) -> list[str]:
+        """The addresses that have been released with a delay, perhaps long ago; O(n)."""
+        return [name.removeprefix(_COOLING) for name in self.directory.names() if name.startswith(_COOLING)]
+
+    def _store(self, name: str, document: dict[str, object]) -> None:
+        self.directory.replace(name, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape"))
+
+
+def _key(content: str) -> str:
+    return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _is_key(name: str) -> bool:
+    return len(name) == 32 and not name.startswith(_COOLING)
+
+
+def _load(found: File | None) -> dict[str, Any]:
+    try:
+        document = json.loads(found.content.decode("utf-8", "surrogateescape")) if found else {}
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _entries(document: dict[str, Any], content: str) -> dict[str, Entry]:
+    leases = document.get("leases")
+    if document.get("content") != content or not isinstance(leases, dict):
+        return {}
+    entries: dict[str, Entry] = {}
+    for name, fields in leases.items():
+        match fields:
+            case [str(token), str(boot), float() | int() | None as created_s, str(owner)]:
+                entries[name] = Entry(token, boot, created_s, owner)
+            case _:
+                pass
+    return entries

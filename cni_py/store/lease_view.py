@@ -1,0 +1,168 @@
+"""Leases on disk as they are found, without changing them.
+
+Foreign things in the directory: a link, FIFO, directory or huge file is neither opened nor removed, and if its name is
+an address, that address is taken. An empty or NUL-filled reservation is what a crash of host-local leaves; host-local
+lets it block the address for ever, we remove it, as under the lock nobody can be about to fill it. Any other content
+counts as somebody's lease until GC says that there is no such container.
+"""
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cni_py.model.lease import GO_SPACE, Lease, Pool
+from cni_py.store.lease_disk import Directory, Disk, is_temporary
+from cni_py.store.lease_index import Entry, Index, State
+
+LAST = "last_reserved_ip."
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_NO_ENTRY = Entry("", "")
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The node: its boot ID (empty if it cannot be known), its CLOCK_BOOTTIME in seconds and its disk."""
+
+    boot: str
+    clock: Clock
+    disk: Disk
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All reservation files as read: {content: {name: Entry}} of the live, {name: Lease} of the dead.
+
+    Dead are leases of an earlier boot and empty files.
+    """
+
+    live: dict[str, dict[str, Entry]]
+    dead: dict[str, Lease]
+
+
+class DiskView:
+    """One network's leases for reading. See `ipam.ports.LeaseView`."""
+
+    def __init__(self, site: Site, directory: Directory, index: Index | None) -> None:
+        self._site = site
+        self._directory = directory
+        self._index = index
+        self._state = index.state() if index else State()
+        self._marked = bool(self._state.cookie_ns) and self._state.cookie_ns == directory.mtime_ns()
+        trusted = self._marked and self._state.boot == site.boot
+        self._survey = None if trusted else self._read_all()
+
+    def held(self, content: str) -> tuple[str, ...]:
+        """See LeaseView."""
+        if self._survey is not None:
+            return tuple(self._survey.live.get(content, ()))
+        entries = self._index.entries(content) if self._index else {}
+        return tuple(name for name in entries if self._holds(name, content))
+
+    def leases(self) -> tuple[Lease, ...]:
+        """See LeaseView."""
+        survey = self._survey or self._read_all()
+        return tuple(
+            Lease(name, content, entry.boot, entry.created_s, entry.owner)
+            for content, entries in survey.live.items()
+            for name, entry in entries.items()
+            if _family(name)
+        )
+
+    def dead(self) -> tuple[Lease, ...]:
+        """The leases that the next change will drop."""
+        return tuple((self._survey or self._read_all()).dead.values())
+
+    def taken(self, version: int) -> frozenset[int]:
+        """See LeaseView."""
+        dead = self._survey.dead if self._survey else {}
+        numbers = (_number(name, version) for name in self._directory.names() if name not in dead)
+        return frozenset(number for number in numbers if number is not None)
+
+    def cooling(self, version: int, delay_s: int) -> Mapping[int, float]:
+        """See LeaseView."""
+        left: dict[int, float] = {}
+        for name in self._index.cooling_names() if self._index and delay_s else ():
+            number, seconds = _number(name, version), self._left(name, delay_s)
+            if number is not None and seconds > 0:
+                left[number] = seconds
+        return left
+
+    def pools(self) -> tuple[Pool, ...]:
+        """The range sets of the last ADD, empty if not known."""
+        return self._state.pools
+
+    def _left(self, name: str, delay_s: int) -> float:
+        released_s = self._index.released_s(name, self._site.boot) if self._index else None
+        return 0.0 if released_s is None else max(0.0, released_s + delay_s - self._site.clock())
+
+    def _holds(self, name: str, content: str) -> bool:
+        found = self._directory.read(name)
+        return found is not None and _text(found.content) == content
+
+    def _read_all(self) -> Survey:
+        boot, seen_in = self._site.boot, self._state.boot
+        known = self._index.all_entries() if self._index else {}
+        all_old = self._marked and bool(boot and seen_in) and seen_in != boot
+        survey = Survey({}, {})
+        for name in self._directory.names():
+            if name == "lock" or name.startswith(LAST) or is_temporary(name):
+                continue
+            found = self._directory.read(name)
+            if found is None:
+                continue
+            content = _text(found.content)
+            entry = known.get(content, {}).get(name, _NO_ENTRY)
+            if entry.token != found.token:
+                entry = Entry(found.token, seen_in if all_old else "")
+            old = all_old or (bool(boot and entry.boot) and entry.boot != boot)
+            if _family(name) and (old or not content.strip("\0")):
+                survey.dead[name] = Lease(name, content, entry.boot, entry.created_s, entry.owner)
+            else:
+                survey.live.setdefault(content, {})[name] = entry
+        return survey
+
+
+class EmptyView:
+    """The leases of a network that has no directory yet."""
+
+    def held(self, content: str) -> tuple[str, ...]:  # noqa: ARG002  # as the others
+        """None."""
+        return ()
+
+    def leases(self) -> tuple[Lease, ...]:
+        """None."""
+        return ()
+
+    def dead(self) -> tuple[Lease, ...]:
+        """None."""
+        return ()
+
+    def taken(self, version: int) -> frozenset[int]:  # noqa: ARG002  # as the others
+        """None."""
+        return frozenset()
+
+    def cooling(self, version: int, delay_s: int) -> Mapping[int, float]:  # noqa: ARG002  # as the others
+        """None."""
+        return {}
+
+    def pools(self) -> tuple[Pool, ...]:
+        """None."""
+        return ()
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "surrogateescape").strip(GO_SPACE)
+
+
+def _number(name: str, version: int) -> int | None:
+    try:
+        return int.from_bytes(socket.inet_pton(_FAMILIES[version], name), "big")
+    except (OSError, ValueError):  # no address of this family, or a name that no C string holds
+        return None
+
+
+def _family(name: str) -> int:
+    """4 or 6 if `name` is an address, else 0."""
+    return next((version for version in _FAMILIES if _number(name, version) is not None), 0)
