@@ -1,0 +1,109 @@
+"""What the verbs need of the machine, as Protocols: adapters serve them, tests serve them in memory."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from cni_py.model.attachment import Attachment, Key
+from cni_py.model.net import NodeState, Ns
+from cni_py.model.nft import Change
+from cni_py.model.ops import Op
+
+
+class Kernel(Protocol):
+    """The host's and one container's namespace. All methods raise KernelError for what the kernel refuses."""
+
+    def has_link(self, ns: Ns, name: str) -> bool:
+        """True if a link of that name exists."""
+
+    def facts(self, desired: NodeState) -> NodeState:
+        """What is there of the objects in `desired` that are shared with others: bridges, addresses, sysctls."""
+
+    def apply(self, ops: Sequence[Op]) -> None:
+        """All changes take effect or none."""
+
+    def undo(self, ops: Sequence[Op]) -> list[str]:
+        """The inverses, last first; what could not be undone, in words."""
+
+    def mac_of(self, ns: Ns, name: str) -> str:
+        """The MAC of a link, "" if there is no such link."""
+
+    def kind_of(self, ns: Ns, name: str) -> str:
+        """The kind of a link as the kernel names it, "" if there is no such link."""
+
+    def host_peer(self, ifname: str) -> str:
+        """The host's device at the other end of the container's veth, "" if there is none."""
+
+    def await_port(self, name: str) -> None:
+        """The bridge port forwards. Raises KernelError if it does not within 2.5 s."""
+
+
+class Kernels(Protocol):
+    """Opens namespaces for the length of a block."""
+
+    def container(self, path: str, *, allow_own: bool = False) -> AbstractContextManager[Kernel]:
+        """The host's namespace and that at `path`. Raises NetnsError, also if both are one, unless `allow_own`."""
+
+    def host(self, path: str = "") -> AbstractContextManager[Kernel]:
+        """The host's namespace and, if there is one other than the host's at `path`, that as well."""
+
+
+class Observer(Protocol):
+    """Reads the whole state of an attachment back, for CHECK."""
+
+    def observe(self, desired: NodeState, path: str) -> NodeState:
+        """What is there of the objects in `desired`, in the host's namespace and in that at `path`."""
+
+
+class Firewall(Protocol):
+    """nftables and connection tracking of the host's namespace."""
+
+    def commit(self, change: Change) -> None:
+        """One transaction. Raises KernelError, ExistsError; then nothing of it took effect."""
+
+    def missing(self, change: Change) -> list[str]:
+        """What of the elements that `change` adds is not there, in words."""
+
+    def forget_udp(self, attachment: Attachment) -> None:
+        """No connection tracking entry sends UDP to the attachment's host ports elsewhere any more."""
+
+
+class Records(Protocol):
+    """Attachment records on disk; all methods raise IOFailureError."""
+
+    def locked(self) -> AbstractContextManager[None]:
+        """No other process is in such a block."""
+
+    def get(self, key: Key, plugin: str) -> Attachment | None:
+        """One record, None if there is none."""
+
+    def put(self, attachment: Attachment) -> None:
+        """The record is on disk."""
+
+    def delete(self, attachment: Attachment) -> None:
+        """The record is gone."""
+
+    def list(self, network: str = "") -> tuple[tuple[Attachment, ...], tuple[str, ...]]:
+        """All records, or one network's, and what is wrong with files that are none."""
+
+    def boot_of_last_add(self) -> str:
+        """The boot id noted last."""
+
+    def note_boot(self, boot: str) -> None:
+        """The boot id is noted."""
+
+    def check_writable(self) -> None:
+        """Raises if records could not be written."""
+
+
+class Delegate(Protocol):
+    """Runs the IPAM plugin."""
+
+    def run(self, plugin: str, command: str, key: Key | None = None) -> bytes:
+        """What the plugin prints, called as we were but with that command and, for another attachment, its key.
+
+        Raises DelegatedError or PluginError.
+        """
+
+    def release(self, attachment: Attachment) -> None:
+        """The lease of a recorded attachment is free, by a DEL with the configuration of the record."""

@@ -1,0 +1,154 @@
+"""Attachment records: `<state dir>/attachments/<network>/<hash of the key>[.<plugin>].json`, one file each, 0600.
+
+Written to a temporary file and renamed, so a reader sees the old record, the new one or none. File names are made of
+hashes and of a network name that was checked; nothing else from a request reaches a path. A file that is no record of
+ours (torn, foreign) is reported by `list`, never a reason to fail.
+"""
+
+import fcntl
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cni_py.model.attachment import Attachment, Key
+from cni_py.model.errors import DecodeError, IOFailureError
+from cni_py.store.attachment_json import decode_attachment, encode_attachment
+
+MAIN = frozenset({"cni-py", "bridge", "ptp"})
+_MAX_BYTES = 1 << 20
+
+
+class AttachmentStore:
+    """The records below one state directory, which is made when the first is written."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state = state_dir
+        self._root = state_dir / "attachments"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other process is in such a block: what all attachments of the node share is changed inside only."""
+        self._make_directory(self._state)
+        with _reporting(self._state / "lock"):
+            fd = os.open(self._state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def get(self, key: Key, plugin: str) -> Attachment | None:
+        """The record of an attachment, None if there is none or it cannot be read (DEL then does without)."""
+        try:
+            return self._read(self._path(key, plugin))
+        except (FileNotFoundError, DecodeError, IOFailureError):
+            return None
+
+    def put(self, attachment: Attachment) -> None:
+        """The record is on disk, whole. Raises IOFailureError."""
+        path = self._path(attachment.key, attachment.plugin)
+        self._make_directory(path.parent)
+        with _reporting(path):
+            fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    file.write(encode_attachment(attachment))
+                Path(temporary).replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    Path(temporary).unlink()
+                raise
+
+    def delete(self, attachment: Attachment) -> None:
+        """The record is not there, nor an empty directory where it was."""
+        path = self._path(attachment.key, attachment.plugin)
+        with _reporting(path), suppress(FileNotFoundError):
+            path.unlink()
+        for directory in (path.parent, self._root):
+            with suppress(OSError):  # not empty, which rmdir(2) is the one to know
+                directory.rmdir()
+
+    def list(self, network: str = "") -> tuple[tuple[Attachment, ...], tuple[str, ...]]:
+        """All records, or one network's, and what is wrong with the files that are none."""
+        found: list[Attachment] = []
+        damaged: list[str] = []
+        for path in sorted(self._root.glob(f"{network or '*'}/*.json")):
+            try:
+                found.append(self._read(path))
+            except FileNotFoundError:
+                continue  # deleted meanwhile
+            except (DecodeError, IOFailureError) as error:
+                damaged.append(error.message)
+        return tuple(found), tuple(damaged)
+
+    def boot_of_last_add(self) -> str:
+        """The boot id that `note_boot` left, "" before the first ADD ever."""
+        try:
+            return (self._state / "boot").read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def note_boot(self, boot: str) -> None:
+        """From now on `boot_of_last_add` is `boot`."""
+        path = self._state / "boot"
+        with _reporting(path):
+            fd, temporary = tempfile.mkstemp(dir=self._state, prefix=".new-")
+            with os.fdopen(fd, "w", encoding="ascii") as file:
+                file.write(boot)
+            Path(temporary).replace(path)
+
+    def check_writable(self) -> None:
+        """Raise IOFailureError if records could not be written: STATUS asks before an ADD fails."""
+        directory = self._state
+        while not directory.exists() and directory != directory.parent:
+            directory = directory.parent
+        with _reporting(directory):
+            if not directory.is_dir():
+                raise NotADirectoryError(20, "Not a directory")
+            if not os.access(directory, os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied")
+            if os.statvfs(directory).f_bavail == 0:
+                raise OSError(28, "No space left on device")
+
+    def _path(self, key: Key, plugin: str) -> Path:
+        suffix = "" if plugin in MAIN else f".{plugin}"
+        return self._root / key.network / f"{key.digest()[:32]}{suffix}.json"
+
+    def _make_directory(self, path: Path) -> None:
+        with _reporting(path):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _read(self, path: Path) -> Attachment:
+        """One record. Never follows a link, never waits for a FIFO, never reads more than a record can have."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise IOFailureError(f"{path}: {error.strerror}", "remove it if it is not yours") from None
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise DecodeError(f"{path} is not a regular file", "remove it")
+            data = file.read(_MAX_BYTES)
+        try:
+            document: Any = json.loads(data.decode("utf-8"))
+            return decode_attachment(document)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DecodeError(f"{path} is no attachment record: {error}"[:300], "remove it") from None
+
+
+@contextmanager
+def _reporting(path: Path) -> Iterator[None]:
+    """An OSError inside becomes an IOFailureError that names the path and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise IOFailureError(
+            f"cannot write {path}: {error.strerror}",
+            "attachment records need a writable directory with free space: see stateDir in the configuration",
+        ) from None
