@@ -86,6 +86,11 @@ def message(kind: int, flags: int, body: bytes) -> bytes:
     return _HEADER.pack(len(body) + 16, kind, flags | NLM_F_REQUEST, 0, 0) + body + _PADDING[len(body) & 3]
 
 
+def with_flags(one: bytes, flags: int) -> bytes:
+    """The same request with more flags."""
+    return one[:6] + _FLAGS.pack(_FLAGS.unpack_from(one, 6)[0] | flags) + one[8:]
+
+
 def iter_attrs(data: bytes | memoryview, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     """(type, payload) of each attribute from `offset` on; stops at the first one that does not fit."""
     end = len(data)
@@ -180,10 +185,8 @@ class NetlinkSocket:
         A dump that a change interrupted is repeated; NetlinkError with EINTR if it never comes out whole, which means
         that something changes without pause.
         """
-        flags = _FLAGS.unpack_from(one, 6)[0]
-        is_dump = flags & NLM_F_DUMP == NLM_F_DUMP
-        if not is_dump:
-            one = one[:6] + _FLAGS.pack(flags | NLM_F_ACK) + one[8:]
+        if _FLAGS.unpack_from(one, 6)[0] & NLM_F_DUMP != NLM_F_DUMP:
+            one = with_flags(one, NLM_F_ACK)
         for _ in range(_DUMP_ATTEMPTS):
             payloads = self._answers(one)
             if payloads is not None:
