@@ -2,7 +2,7 @@
 
 It lies in `<dataDir>/.cni-py/<network>`, where no network can be and host-local never looks:
 
-    <hash>           one file for each content of reservations (one container's interface): its leases as JSON
+    held.<holder>    one file for each content of reservations (one container's interface): its leases as JSON
     cool.<address>   boot ID and CLOCK_BOOTTIME of the address's release
     state            JSON: the cookie, the boot of the last change, the pools last seen
 
@@ -10,8 +10,8 @@ The index is a hint: it says where to look, and what it says is verified against
 upon. Deleting it loses ages and cooling times, never an address.
 """
 
-import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,9 @@ from cni_py.model.lease import Pool
 from cni_py.store.lease_disk import Directory, File, is_temporary
 
 _COOLING = "cool."
+_HELD = "held."
+# Contents that can be read off the file's name: a container ID, alone or with an interface behind a comma.
+_PLAIN = re.compile(r"[a-zA-Z0-9_.\-]{1,180}(\r\n[^/\0,]{1,15})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Index:
         """{content: {name: Entry}} of everything that is known; O(n)."""
         found: dict[str, dict[str, Entry]] = {}
         for name in self.directory.names():
-            if _is_key(name):
+            if name.startswith(_HELD):
                 document = _load(self.directory.read(name))
                 content = document.get("content")
                 if isinstance(content, str):
@@ -88,7 +91,7 @@ class Index:
         """Files that describe no content of `contents`, and what a stop left behind, are gone."""
         keep = {_key(content) for content in contents}
         for name in self.directory.names():
-            if (_is_key(name) and name not in keep) or is_temporary(name):
+            if (name.startswith(_HELD) and name not in keep) or is_temporary(name):
                 self.directory.unlink(name)
 
     def cool(self, name: str, boot: str, now_s: float) -> None:
@@ -119,11 +122,12 @@ class Index:
 
 
 def _key(content: str) -> str:
-    return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    if _PLAIN.fullmatch(content):
+        return _HELD + content.replace("\r\n", ",")
+    import hashlib  # noqa: PLC0415  # loads OpenSSL, and only a foreign file has such a content
 
-
-def _is_key(name: str) -> bool:
-    return len(name) == 32 and not name.startswith(_COOLING)
+    digest = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{_HELD},{digest}"  # no container ID is empty, so this is nobody's plain name
 
 
 def _load(found: File | None) -> dict[str, Any]:

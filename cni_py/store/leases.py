@@ -36,16 +36,15 @@ class DiskLeaseStore:
     @contextmanager
     def change(self, data_dir: str, network: str) -> Iterator["DiskLeases"]:
         """See `ipam.ports.LeaseStore`."""
-        self.prepare(data_dir, network)
         path, beside = _paths(data_dir, network)
-        with ExitStack() as stack:
-            with naming(path, "open"):
-                directory = Directory(self.site.disk, path, follow=True)
+        self._make(path)
+        with ExitStack() as stack, naming(path, "use"):
+            directory = Directory(self.site.disk, path, follow=True)
             stack.callback(directory.close)
             with naming(f"{path}/lock", "lock"):
                 stack.enter_context(directory.lock(exclusive=True, create=True))
             index = stack.enter_context(self._open_index(beside))
-            leases = DiskLeases(self.site, directory, index)
+            leases = DiskLeases(self.site, directory, index, beside)
             with naming(path, "drop the leases of an earlier boot from"):
                 leases.settle()
             try:
@@ -77,6 +76,13 @@ class DiskLeaseStore:
     def prepare(self, data_dir: str, network: str) -> None:
         """See `ipam.ports.LeaseStore`."""
         path, _ = _paths(data_dir, network)
+        self._make(path)
+        with naming(path, "lock"), ExitStack() as stack:
+            directory = Directory(self.site.disk, path, follow=True)
+            stack.callback(directory.close)
+            stack.enter_context(directory.lock(exclusive=False, create=True))
+
+    def _make(self, path: str) -> None:
         if not os.path.isdir(path):  # noqa: PTH112  # pathlib costs the import of half an ADD
             with naming(path, "mkdir"):
                 self.site.disk.mkdir(path, 0o755)
@@ -118,9 +124,10 @@ class DiskLeaseStore:
 class DiskLeases(DiskView):
     """One network's leases, ours to change under the lock. See `ipam.ports.Leases`."""
 
-    def __init__(self, site: Site, directory: Directory, index: Index | OSError) -> None:
+    def __init__(self, site: Site, directory: Directory, index: Index | OSError, index_path: str) -> None:
         super().__init__(site, directory, index if isinstance(index, Index) else None)
         self._broken = index if isinstance(index, OSError) else None
+        self._index_path = index_path
         self._made: dict[str, dict[str, Entry]] = {}
         self._released: dict[str, set[str]] = {}
         self._pools = self._state.pools
@@ -167,10 +174,10 @@ class DiskLeases(DiskView):
 
     def reserve(self, holder: Holder, name: str, position: int, owner: str) -> bool:
         """See Leases."""
-        path = f"{self._directory.path}/{name}"
-        with naming(path, "reserve"):
+        with naming(self._index_path, "write"):
             if self._broken is not None:
                 raise self._broken
+        with naming(f"{self._directory.path}/{name}", "reserve"):
             content = holder.content
             token = self._directory.create(name, content.encode("utf-8", "surrogateescape"))
             if token is None:
