@@ -29,10 +29,11 @@ from cni_py.spec.result import parse_dns
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """What only the machine knows at the moment of the call: its boot id and the time in seconds since the epoch."""
+    """What only the machine knows at the moment of the call: boot id, seconds since the epoch, a random MAC to use."""
 
     boot: str
     now: int
+    spare_mac: str
 
 
 def key_of(request: Request) -> Key:
@@ -65,7 +66,7 @@ def plan_attachment(request: Request, conf: NetConf, persona: Persona, lease: Re
         mtu=conf.mtu,
         addresses=addresses,
         routes=_routes(lease.routes, addresses, conf),
-        port=_bridge_port(conf, addresses) if mode == "bridge" else None,
+        port=_bridge_port(conf, addresses, occasion.spare_mac) if mode == "bridge" else None,
         dad=mode == "bridge" and conf.enabledad,
         container_up=not conf.disableContainerInterface,
         masquerade=_networks(addresses) if conf.ipMasq else (),
@@ -78,20 +79,23 @@ def plan_attachment(request: Request, conf: NetConf, persona: Persona, lease: Re
     )
 
 
-def plan_chained(request: Request, conf: NetConf, persona: Persona, previous: Result, occasion: Occasion) -> Attachment:
-    """The part that the portmap or bandwidth persona adds behind another plugin's interface, known from prevResult.
+def plan_chained(  # the same as above, and what the kernel says of the veth
+    request: Request, conf: NetConf, persona: Persona, previous: Result, occasion: Occasion, veth: str
+) -> Attachment:
+    """What the portmap or bandwidth persona adds behind another plugin's interface, whose host end is `veth`.
 
-    Raises PluginError when that plugin's result does not name what is needed.
+    Raises PluginError if there is nothing that could be shaped.
     """
     key = key_of(request)
-    names = [interface.name for interface in previous.interfaces if not interface.sandbox]
+    on_host = [interface.name for interface in previous.interfaces if not interface.sandbox]
     addresses = container_addresses(previous, request.ifname)
     shaped = persona is Persona.BANDWIDTH and conf.bandwidth != Bandwidth()
-    if shaped and not names:
-        raise PluginError("no interfaces provided", "the plugin before this one names no interface on the host")
-    # the reference's order is bridge, host veth, container; ptp's is host veth, container: the veth is the last one
-    veth = names[-1] if names else ""
-    ports = port_mappings(conf) if persona is Persona.PORTMAP else ()
+    if shaped and not veth:
+        raise PluginError(
+            f"container interface {request.ifname} has no veth peer in the host's namespace",
+            "a limit needs a veth: put bandwidth behind bridge, ptp or cni-py",
+        )
+    bridge = next((name for name in on_host if name != veth), "")
     return Attachment(
         key=key,
         plugin=persona.value,
@@ -103,8 +107,8 @@ def plan_chained(request: Request, conf: NetConf, persona: Persona, previous: Re
         host_ifname=veth,
         mtu=conf.mtu,
         addresses=addresses,
-        port=BridgePort(bridge=names[0]) if len(names) > 1 else None,
-        ports=ports if addresses else (),
+        port=BridgePort(bridge) if bridge else None,
+        ports=port_mappings(conf) if persona is Persona.PORTMAP and addresses else (),
         snat=conf.snat,
         masq_all=conf.masqAll,
         shapers=plan_shapers(conf.bandwidth, veth, key) if shaped else (),
@@ -219,7 +223,7 @@ def _networks(addresses: tuple[PodAddress, ...]) -> tuple[IPNetwork, ...]:
     return tuple(dict.fromkeys(entry.address.network for entry in addresses))
 
 
-def _bridge_port(conf: NetConf, addresses: tuple[PodAddress, ...]) -> BridgePort:
+def _bridge_port(conf: NetConf, addresses: tuple[PodAddress, ...], spare_mac: str) -> BridgePort:
     gateways: tuple[IPInterface, ...] = ()
     if conf.isGateway or conf.isDefaultGateway:
         gateways = tuple(
@@ -227,6 +231,7 @@ def _bridge_port(conf: NetConf, addresses: tuple[PodAddress, ...]) -> BridgePort
         )
     return BridgePort(
         bridge=conf.bridge,
+        mac=spare_mac,
         gateways=gateways,
         force_address=conf.forceAddress,
         hairpin=conf.hairpinMode,

@@ -6,12 +6,14 @@ a routed address makes no route to its own network, so none has to be deleted ag
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 
 from cni_py.cni.attach import resolve_gateway
 from cni_py.model.attachment import Attachment, BridgePort, PodAddress
 from cni_py.model.errors import PluginError
 from cni_py.model.net import SCOPE_LINK, TABLE_MAIN, Address, Link, LinkRoute, NodeState, Sysctl
+from cni_py.model.ops import SetLink
 from cni_py.model.result import IPInterface, IPNetwork
 
 
@@ -41,6 +43,19 @@ def check_bridge(attachment: Attachment, observed: NodeState) -> None:
         raise PluginError(
             f'"{seen.name}" already exists but is not a bridge', "name another bridge, or remove the device"
         )
+
+
+def bridge_pin(attachment: Attachment, observed: NodeState) -> tuple[SetLink, ...]:
+    """The change that makes an existing bridge keep its MAC, once it is to be a gateway that others know by it."""
+    port = attachment.port
+    seen = observed.link("host", port.bridge) if port is not None and port.gateways else None
+    if port is None or seen is None or all(_has(observed, port.bridge, gateway) for gateway in port.gateways):
+        return ()
+    return (SetLink(seen, replace(seen, mac="")),)
+
+
+def _has(observed: NodeState, link: str, address: IPInterface) -> bool:
+    return any(seen.link == link and seen.address == address for seen in observed.addresses)
 
 
 def stale_addresses(attachment: Attachment, observed: NodeState) -> tuple[Address, ...]:
@@ -109,7 +124,7 @@ def _links(attachment: Attachment) -> Iterator[Link]:
 def bridge_link(port: BridgePort, mtu: int) -> Link:
     """The bridge as it is made. One that exists keeps its MAC and its MTU: other ports depend on them."""
     vlans = bool(port.vlan or port.trunk)
-    return Link("host", port.bridge, "bridge", mtu=mtu, promisc=port.promisc, vlan_filtering=vlans)
+    return Link("host", port.bridge, "bridge", mac=port.mac, mtu=mtu, promisc=port.promisc, vlan_filtering=vlans)
 
 
 def _addresses(attachment: Attachment) -> Iterator[Address]:

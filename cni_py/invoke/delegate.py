@@ -1,13 +1,9 @@
-"""Run another plugin on our behalf (SPEC 1.1 section 4): found on CNI_PATH, same environment, same stdin bytes."""
+"""Find the plugin to delegate to (SPEC 1.1 section 4)."""
 
 import re
-import subprocess
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from cni_py.model.errors import CniPyError, DecodeError, DelegatedError, PluginError
-from cni_py.spec import gojson
+from cni_py.model.errors import PluginError
 
 # A name, never a path: `type: ../../sbin/reboot` was CVE-2021-20206.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
@@ -25,31 +21,3 @@ def find_plugin(name: str, path: tuple[str, ...]) -> Path:
     raise PluginError(
         f'failed to find plugin "{name}" in path [{listed}]', f"install {name} in one of these directories"
     )
-
-
-def run_plugin(executable: Path, environ: Mapping[str, str], stdin: bytes) -> bytes:
-    """What the plugin prints; its stderr is ours. Raises DelegatedError with its error, PluginError if it gave none."""
-    try:
-        finished = subprocess.run(  # noqa: S603  # the name was checked, the directory is the runtime's
-            [str(executable)], input=stdin, stdout=subprocess.PIPE, env=dict(environ), check=False
-        )
-    except OSError as error:
-        raise PluginError(f"cannot run plugin {executable}: {error.strerror}", "is it an executable file?") from None
-    if finished.returncode == 0:
-        return finished.stdout
-    raise _own_error(executable.name, finished.returncode, finished.stdout)
-
-
-def _own_error(name: str, status: int, stdout: bytes) -> CniPyError:
-    """The error document that a failed plugin printed, or that it printed none."""
-    ended = f"exit status {status}" if status > 0 else f"signal {-status}"
-    try:
-        document: dict[str, Any] = gojson.decode(stdout)
-        code = gojson.get_int(document, "code")
-        message = gojson.get_string(document, "msg")
-        details = gojson.get_string(document, "details")
-    except DecodeError:
-        code, message, details = None, "", ""
-    if code is None or not message:
-        return PluginError(f"plugin {name} failed without an error document: {ended}", "its log is on stderr")
-    return DelegatedError(message, code, details)

@@ -6,17 +6,17 @@ The kernel does not roll a half-failed datagram back; `apply` does, with the inv
 
 import errno
 import fcntl
-import os
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
-from pathlib import Path
 from typing import Protocol
 
 from cni_py.kernel import netns, rtnl
-from cni_py.kernel.errnos import already_so, describe, translate
+from cni_py.kernel.errnos import already_so, translate
+from cni_py.kernel.link_events import LinkEvents
 from cni_py.kernel.netlink import NETLINK_ROUTE, NetlinkError, NetlinkSocket
+from cni_py.kernel.sysctl import read_sysctl, write_sysctl
 from cni_py.model.diff import link_change
 from cni_py.model.errors import CniPyError, KernelError
 from cni_py.model.net import Address, Link, LinkKind, NodeState, Ns, Shaper, Sysctl
@@ -33,8 +33,10 @@ from cni_py.model.ops import (
     SetSysctl,
     inverse,
 )
+from cni_py.model.words import describe
 
 _SIOCGIFINDEX = 0x8933
+_PORT_DEADLINE_S = 3  # the reference waits 2.55 s
 
 
 class ShaperAdapter(Protocol):
@@ -66,23 +68,6 @@ class _Namespace:
 def open_route_socket() -> NetlinkSocket:
     """An rtnetlink socket in the namespace that the thread is in."""
     return NetlinkSocket(NETLINK_ROUTE)
-
-
-def read_sysctl(key: str) -> str | None:
-    """The value of a sysctl of this thread's namespace, None if there is no such file."""
-    try:
-        return Path("/proc/sys", key).read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-
-
-def write_sysctl(key: str, value: str) -> None:
-    """A sysctl of this thread's namespace has the value. Raises OSError."""
-    fd = os.open(f"/proc/sys/{key}", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    finally:
-        os.close(fd)
 
 
 class NodeKernel:
@@ -117,6 +102,11 @@ class NodeKernel:
         """Time between sending and the last answer, in both namespaces."""
         return sum(space.socket.seconds_in_kernel for space in self._spaces.values())
 
+    @property
+    def has_container(self) -> bool:
+        """True if there is a container's namespace to speak of."""
+        return "container" in self._spaces
+
     def has_link(self, ns: Ns, name: str) -> bool:
         """True if a link of that name exists."""
         return self._spaces[ns].index(name) is not None
@@ -129,9 +119,49 @@ class NodeKernel:
             seen = self.see_link(link.ns, link.name) if link.kind == "bridge" else None
             if seen is not None:
                 links.append(_as_link(link.ns, seen))
-                addresses += self._addresses(link.ns, seen)
+                addresses += self._addresses_on(link.ns, seen)
         sysctls = [sysctl for wanted in desired.sysctls for sysctl in self._sysctl(wanted)]
         return NodeState(links=tuple(links), addresses=tuple(addresses), sysctls=tuple(sysctls))
+
+    def mac_of(self, ns: Ns, name: str) -> str:
+        """The MAC of a link, "" if there is no such link."""
+        seen = self.see_link(ns, name)
+        return seen.mac if seen is not None else ""
+
+    def kind_of(self, ns: Ns, name: str) -> str:
+        """The kind of a link as the kernel names it, "" if there is no such link."""
+        seen = self.see_link(ns, name) if ns in self._spaces else None
+        return seen.kind if seen is not None else ""
+
+    def host_peer(self, ifname: str) -> str:
+        """The host's device at the other end of the container's veth, "" if there is none."""
+        inner = self.see_link("container", ifname)
+        if inner is None or inner.kind != "veth":
+            return ""
+        try:
+            answer = self._spaces["host"].socket.request(rtnl.get_link_at(inner.peer))
+        except NetlinkError:
+            return ""
+        outer = rtnl.parse_link(answer[0])
+        return outer.name if outer.kind == "veth" and outer.peer == inner.index else ""
+
+    def await_port(self, name: str) -> None:
+        """The bridge port forwards, as it does as soon as the kernel has worked off the carrier of its other end.
+
+        The kernel tells on the link group; the socket listens before it looks, so no change is missed.
+        """
+        if self._is_up(name):
+            return
+        with LinkEvents(_PORT_DEADLINE_S) as events:
+            while not self._is_up(name):
+                if not events.wait():
+                    raise KernelError(f"bridge port {name!r} is not up after {_PORT_DEADLINE_S} s", errno.ENETDOWN)
+
+    def _is_up(self, name: str) -> bool:
+        seen = self.see_link("host", name)
+        if seen is None:
+            raise KernelError(f"bridge port {name!r} is gone", errno.ENODEV)
+        return seen.operstate == rtnl.OPER_UP
 
     def see_link(self, ns: Ns, name: str) -> rtnl.SeenLink | None:
         """One link as it is, None if it is not."""
@@ -169,7 +199,12 @@ class NodeKernel:
                 left.append(f"could not undo it: {error.message}")
         return left
 
-    def _addresses(self, ns: Ns, seen: rtnl.SeenLink) -> list[Address]:
+    def addresses(self, ns: Ns, name: str) -> list[Address]:
+        """The addresses of a link; none if it is not there."""
+        seen = self.see_link(ns, name)
+        return [] if seen is None else self._addresses_on(ns, seen)
+
+    def _addresses_on(self, ns: Ns, seen: rtnl.SeenLink) -> list[Address]:
         answers = self._spaces[ns].socket.request(rtnl.get_addresses(seen.index))
         parsed = (rtnl.parse_address(answer) for answer in answers)
         return [

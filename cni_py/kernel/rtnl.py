@@ -19,7 +19,7 @@ AF_INET, AF_INET6, AF_BRIDGE = 2, 10, 7
 IFF_UP, IFF_PROMISC = 0x1, 0x100
 OPER_UP = 6
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO, IFLA_OPERSTATE = 1, 3, 4, 10, 12, 16
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_PROTINFO, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 12, 16
 IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_BR_VLAN_FILTERING = 1, 2, 1, 7
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
@@ -44,7 +44,7 @@ _U32 = struct.Struct("=I")
 
 @dataclass(frozen=True, slots=True)
 class SeenLink:
-    """A link as the kernel reports it."""
+    """A link as the kernel reports it; `peer` is the index of a veth's other end, in that end's namespace."""
 
     index: int
     name: str
@@ -54,6 +54,7 @@ class SeenLink:
     flags: int
     operstate: int
     master: int
+    peer: int
     vlan_filtering: bool
 
 
@@ -136,6 +137,12 @@ def get_link(name: str) -> bytes:
     return message(RTM_GETLINK, 0, body)
 
 
+def get_link_at(index: int) -> bytes:
+    """Ask for the link of that index."""
+    body = _IFINFO.pack(0, 0, index, 0, 0) + attr(IFLA_EXT_MASK, _U32.pack(_SKIP_STATS))
+    return message(RTM_GETLINK, 0, body)
+
+
 def parse_link(payload: bytes) -> SeenLink:
     """The answer to `get_link`, or a link notification."""
     _, _, index, flags, _ = _IFINFO.unpack_from(payload)
@@ -151,6 +158,7 @@ def parse_link(payload: bytes) -> SeenLink:
         flags=flags,
         operstate=told.get(IFLA_OPERSTATE, b"\0")[0],
         master=_parse_u32(told.get(IFLA_MASTER)),
+        peer=_parse_u32(told.get(IFLA_LINK)),
         vlan_filtering=data.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
     )
 

@@ -52,9 +52,13 @@ class PortMapping:
 
 @dataclass(frozen=True, slots=True)
 class BridgePort:
-    """The bridge that the host end is a port of, and how; `gateways` are addresses that the bridge itself has."""
+    """The bridge that the host end is a port of, and how; `gateways` are addresses that the bridge itself has.
+
+    `mac` is for a bridge that is made now: one that takes its MAC from its ports changes it as they come and go.
+    """
 
     bridge: str
+    mac: str = ""
     gateways: tuple[IPInterface, ...] = ()
     force_address: bool = False
     hairpin: bool = False

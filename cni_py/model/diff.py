@@ -73,6 +73,7 @@ def link_change(link: Link, seen: Link) -> dict[str, object] | None:
     wanted: dict[str, object] = {"up": link.up}
     if link.kind == "bridge":
         wanted |= {name: True for name in ("promisc", "vlan_filtering") if getattr(link, name)}
+        wanted |= {"mac": link.mac} if link.mac and not seen.mac else {}
     else:
         wanted |= {"master": link.master, "hairpin": link.hairpin, "isolated": link.isolated}
         wanted |= {name: value for name, value in (("mac", link.mac), ("mtu", link.mtu)) if value}

@@ -1,12 +1,12 @@
 """What the verbs need of the machine, as Protocols: adapters serve them, tests serve them in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cni_py.model.attachment import Attachment, Key
 from cni_py.model.net import NodeState, Ns
-from cni_py.model.nft import Change
+from cni_py.model.nft import Change, Layout
 from cni_py.model.ops import Op
 
 
@@ -58,14 +58,20 @@ class Observer(Protocol):
 class Firewall(Protocol):
     """nftables and connection tracking of the host's namespace."""
 
-    def commit(self, change: Change) -> None:
-        """One transaction. Raises KernelError, ExistsError; then nothing of it took effect."""
+    def commit(self, change: Change, restore: Callable[[], Change]) -> None:
+        """One transaction; `restore` gives what else belongs into a table that had to be made anew.
+
+        Raises KernelError, ExistsError; then nothing of it took effect.
+        """
+
+    def remove_if_empty(self, layouts: Iterable[Layout]) -> None:
+        """Those of the layouts' tables that hold no element are gone."""
 
     def missing(self, change: Change) -> list[str]:
         """What of the elements that `change` adds is not there, in words."""
 
-    def forget_udp(self, attachment: Attachment) -> None:
-        """No connection tracking entry sends UDP to the attachment's host ports elsewhere any more."""
+    def forget_udp(self, attachment: Attachment, *, translated_only: bool) -> None:
+        """Tracked UDP flows to the attachment's host ports, all or those that lead to it, are gone."""
 
 
 class Records(Protocol):
@@ -85,6 +91,9 @@ class Records(Protocol):
 
     def list(self, network: str = "") -> tuple[tuple[Attachment, ...], tuple[str, ...]]:
         """All records, or one network's, and what is wrong with files that are none."""
+
+    def has_others(self, attachment: Attachment) -> bool:
+        """True if there is a record besides this one, of any network."""
 
     def boot_of_last_add(self) -> str:
         """The boot id noted last."""

@@ -86,6 +86,11 @@ class AttachmentStore:
                 damaged.append(error.message)
         return tuple(found), tuple(damaged)
 
+    def has_others(self, attachment: Attachment) -> bool:
+        """True if there is a record besides this one, of any network; stops at the first."""
+        own = self._path(attachment.key, attachment.plugin)
+        return any(path != own for path in self._root.glob("*/*.json"))
+
     def boot_of_last_add(self) -> str:
         """The boot id that `note_boot` left, "" before the first ADD ever."""
         try:

@@ -1,0 +1,71 @@
+"""The program's one entry: which plugin it is by its name, or the operator's command line when no verb is given."""
+
+import os
+import sys
+from pathlib import Path
+
+from cni_py.cmd.plugin import Answer, Verbs, answer
+from cni_py.model.errors import IOFailureError
+from cni_py.model.persona import Persona
+from cni_py.spec.gojson import MAX_BYTES
+from cni_py.spec.request import Request
+
+
+def main(program: Path) -> None:
+    """The process does what it was started for and exits. `program` is the file that was run, links not resolved."""
+    arguments = sys.argv[1:]
+    if not os.environ.get("CNI_COMMAND") and arguments:
+        from cni_py.cmd.cli import cli
+
+        cli(arguments)
+    persona = next((one for one in Persona if one.value == program.name), Persona.CNI_PY)
+    finish(answer(persona.value, _verbs(persona, program), os.environ, read_stdin))
+
+
+def finish(answered: Answer) -> None:
+    """The answer is printed, whole, and the process ends. A caller that hung up is no reason for a traceback."""
+    for fd, data in ((2, answered.stderr), (1, answered.stdout)):
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+        except OSError:
+            os._exit(answered.code or 1)
+    sys.exit(answered.code)
+
+
+def read_stdin() -> bytes:
+    """All of stdin, or one byte more than a configuration may have. Raises IOFailureError."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while size <= MAX_BYTES:
+            part = os.read(0, 1 << 16)
+            if not part:
+                break
+            parts.append(part)
+            size += len(part)
+    except OSError as error:
+        raise IOFailureError(f"error reading from stdin: {error.strerror}", "give the configuration on stdin") from None
+    return b"".join(parts)
+
+
+def _verbs(persona: Persona, program: Path) -> Verbs:
+    """The verbs of a persona; each imports what it needs when it is called, so VERSION pays for nothing."""
+
+    def call(request: Request) -> bytes:
+        match persona:
+            case Persona.CNI_PY_IPAM | Persona.HOST_LOCAL:
+                from cni_py.cmd import ipam
+
+                return ipam.call(request)
+            case Persona.LOOPBACK:
+                from cni_py.cmd import loopback
+
+                return loopback.call(request)
+            case _:
+                from cni_py.cmd import cni
+
+                return cni.call(request, persona, os.environ, program)
+
+    return call

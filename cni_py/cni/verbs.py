@@ -1,0 +1,268 @@
+"""ADD, DEL and GC over injected ports. CHECK and STATUS, which change nothing, are in `cni.check`.
+
+ADD goes forward only: lease, plan, record, kernel, firewall, container. Each step leaves with `Undo` how it is taken
+back, so a failure at any of them leaves the node as it was. DEL works from the record and needs no namespace.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cni_py.cni import firewall
+from cni_py.cni.attach import Occasion, key_of, plan_attachment, plan_chained, port_mappings
+from cni_py.cni.outcome import chained_result, result_of
+from cni_py.cni.state import bridge_pin, check_bridge, desired_state, host_links, stale_addresses
+from cni_py.cni.undo import Undo
+from cni_py.model.attachment import Attachment, host_ifname
+from cni_py.model.diff import diff
+from cni_py.model.errors import CniPyError, ExistsError, PluginError
+from cni_py.model.net import NodeState
+from cni_py.model.ops import DelLink, Op
+from cni_py.model.persona import Persona
+from cni_py.model.ports import Delegate, Firewall, Kernel, Kernels, Records
+from cni_py.model.result import Result
+from cni_py.spec import gojson
+from cni_py.spec.netconf import NetConf
+from cni_py.spec.request import Request
+from cni_py.spec.result import parse_result
+
+CHAINED = frozenset({Persona.PORTMAP, Persona.BANDWIDTH})
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The ports of one call."""
+
+    kernels: Kernels
+    firewall: Firewall
+    records: Records
+    delegate: Delegate
+    occasion: Occasion
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: the request, its configuration, and under which name we were started."""
+
+    request: Request
+    conf: NetConf
+    persona: Persona
+
+
+def add(call: Call, node: Node) -> Result:
+    """SPEC 1.1 section 2 ADD: the interface is there, in the network, and the result says how. Or nothing changed."""
+    request, conf = call.request, call.conf
+    with node.kernels.container(request.netns, allow_own=request.netns_override) as kernel, Undo() as undo:
+        collect_stale_boot(node)
+        if call.persona in CHAINED:
+            return _add_chained(call, node, kernel, undo)
+        _refuse_existing(call, node, kernel)
+        lease = Result()
+        if conf.ipam_type or conf.effective_mode == "routed" or call.persona is Persona.PTP:
+            undo.push("release the address", lambda: node.delegate.run(conf.ipam_type, "DEL"))
+            lease = _parse_lease(node.delegate.run(conf.ipam_type, "ADD"), request)
+        attachment = plan_attachment(request, conf, call.persona, lease, node.occasion)
+        with node.records.locked():
+            _attach(attachment, node, kernel, undo)
+        if attachment.port is not None and attachment.container_up:
+            undo.push("detach the bridge port", lambda: _detach(attachment, node, kernel))
+            kernel.await_port(attachment.host_ifname)
+        return result_of(attachment, conf, lease, _host_macs(attachment, kernel))
+
+
+def delete(call: Call, node: Node) -> None:
+    """SPEC 1.1 section 2 DEL: nothing of the attachment is left. Repeats, gone namespaces, half ADDs: all succeed.
+
+    The link goes before the address is free, so that no two containers ever answer to one.
+    """
+    key = key_of(call.request)
+    record = node.records.get(key, call.persona.value)
+    attachment = record or _guess(call, node)
+    with node.kernels.host(call.request.netns) as kernel:
+        with node.records.locked():
+            _detach(attachment, node, kernel)
+        if record is None and call.persona not in CHAINED:
+            _delete_unrecorded(call.request, kernel)
+    if call.conf.ipam_type and call.persona not in CHAINED:
+        node.delegate.run(call.conf.ipam_type, "DEL")
+    node.records.delete(attachment)
+
+
+def collect_garbage(call: Call, node: Node) -> None:
+    """SPEC 1.1 section 2 GC: of this network only what is in `cni.dev/valid-attachments` is left.
+
+    An absent list is no list (cnitool sends none): nothing happens. `null` and `[]` say that nothing is valid. Errors
+    do not stop it; they are reported together at the end.
+    """
+    valid = parse_valid_attachments(call.request.config)
+    if valid is None:
+        return
+    problems: list[str] = []
+    attachments, damaged = node.records.list(call.request.network)
+    problems += damaged
+    for attachment in attachments:
+        mine = (attachment.plugin == call.persona.value) if call.persona in CHAINED else attachment.mode != "chained"
+        if mine and (attachment.key.container_id, attachment.key.ifname) not in valid:
+            problems += _collect(attachment, node)
+    if call.conf.ipam_type and call.persona not in CHAINED:
+        try:
+            node.delegate.run(call.conf.ipam_type, "GC")
+        except CniPyError as error:
+            problems.append(error.message)
+    if problems:
+        raise PluginError(
+            f"GC of network {call.request.network!r} is incomplete: {problems[0]}", "; ".join(problems[1:])
+        )
+
+
+def parse_valid_attachments(config: Mapping[str, Any]) -> frozenset[tuple[str, str]] | None:
+    """{(container ID, interface name)} that GC leaves alone, None if the configuration has no list at all."""
+    for name in ("cni.dev/valid-attachments", "cni.dev/attachments"):  # libcni also sends the misspelt one
+        for key in config:
+            if gojson.fold(key) == name:
+                entries = gojson.get_list(config, name)
+                listed = [entry for entry in entries if isinstance(entry, dict)]
+                return frozenset((gojson.get_string(e, "containerID"), gojson.get_string(e, "ifname")) for e in listed)
+    return None
+
+
+def collect_stale_boot(node: Node) -> None:
+    """Attachments of an earlier boot, whose kernel state went with it, are gone with their leases (plugins#252)."""
+    boot = node.occasion.boot
+    if node.records.boot_of_last_add() == boot:
+        return
+    with node.records.locked():
+        if node.records.boot_of_last_add() == boot:
+            return
+        for attachment in node.records.list()[0]:
+            if attachment.boot == boot:
+                continue
+            if attachment.mode != "chained":
+                node.delegate.release(attachment)
+            node.records.delete(attachment)
+        node.records.note_boot(boot)
+
+
+def _parse_lease(stdout: bytes, request: Request) -> Result:
+    return parse_result(gojson.decode(stdout), request.cni_version, same_family=False)
+
+
+def _refuse_existing(call: Call, node: Node, kernel: Kernel) -> None:
+    """SPEC 1.1 section 2: an interface of that name is an error. Asked before IPAM is, so no address is taken."""
+    request = call.request
+    if kernel.has_link("container", request.ifname):
+        raise ExistsError(
+            f'container already has an interface "{request.ifname}"',
+            "each ADD needs a name of its own (CNI_IFNAME); DEL the old attachment first",
+        )
+    key = key_of(request)
+    if node.records.get(key, call.persona.value) is not None and kernel.has_link("host", host_ifname(key)):
+        raise ExistsError(f"{key} is attached already, to another namespace", "DEL it before it is added again")
+
+
+def _attach(attachment: Attachment, node: Node, kernel: Kernel, undo: Undo) -> None:
+    """Record, host, firewall, container, in this order: what denies is in place before a packet can flow."""
+    before = node.records.get(attachment.key, attachment.plugin)
+    if before is not None:  # a record whose link is gone: a crash between the two
+        _detach(before, node, kernel)
+    node.records.put(attachment)
+    undo.push("delete the record", lambda: node.records.delete(attachment))
+    desired = desired_state(attachment)
+    seen = kernel.facts(desired)
+    check_bridge(attachment, seen)
+    stale = NodeState(addresses=stale_addresses(attachment, seen))
+    steps = (*diff(desired, seen, stale), *bridge_pin(attachment, seen))
+    host = [op for op in steps if not _is_container_op(op)]
+    container = [op for op in steps if _is_container_op(op)]
+    kernel.apply(host)
+    undo.push("undo the host's part", lambda: kernel.undo(host))
+    _guard(attachment, node, undo)
+    kernel.apply(container)
+    undo.push("undo the container's part", lambda: kernel.undo(container))
+
+
+def _guard(attachment: Attachment, node: Node, undo: Undo) -> None:
+    """The firewall's part of an attachment."""
+    undo.push("undo the firewall's part", lambda: firewall.withdraw(attachment, node.firewall, node.records))
+    firewall.install(attachment, node.firewall, node.records)
+
+
+def _is_container_op(op: Op) -> bool:
+    match op:
+        case DelLink(ns):
+            return ns == "container"
+        case _:
+            subject = next(iter(getattr(op, name) for name in op.__slots__))
+            return getattr(subject, "ns", "host") == "container"
+
+
+def _add_chained(call: Call, node: Node, kernel: Kernel, undo: Undo) -> Result:
+    """The portmap and bandwidth personas: prevResult is passed on, with what was added to it."""
+    previous = previous_result(call)
+    veth = kernel.host_peer(call.request.ifname)
+    attachment = plan_chained(call.request, call.conf, call.persona, previous, node.occasion, veth)
+    if not attachment.ports and not attachment.shapers:
+        return previous
+    with node.records.locked():
+        _attach(attachment, node, kernel, undo)
+    return chained_result(attachment, previous, _host_macs(attachment, kernel))
+
+
+def _host_macs(attachment: Attachment, kernel: Kernel) -> dict[str, str]:
+    """{host device: MAC}; only those that the kernel chose, or may have changed, have to be asked for."""
+    macs = {attachment.host_ifname: attachment.host_mac}
+    asked = [shaper.link for shaper in attachment.shapers if shaper.mirror_from]
+    asked += [attachment.port.bridge] if attachment.port is not None else []
+    return macs | {name: kernel.mac_of("host", name) for name in asked}
+
+
+def previous_result(call: Call) -> Result:
+    """PrevResult. Raises PluginError if there is none, DecodeError if it is of another family of versions."""
+    if call.conf.prevResult is None:
+        if call.persona in CHAINED and call.request.command == "ADD":
+            raise PluginError("must be called as chained plugin", "list it in a conflist behind a main plugin")
+        raise PluginError("Required prevResult missing", "the runtime gives the result of ADD on CHECK")
+    return parse_result(call.conf.prevResult, call.request.cni_version, same_family=True)
+
+
+def _guess(call: Call, node: Node) -> Attachment:
+    """What DEL can know of an attachment without a record (lost, or made by the reference): names, ports, addresses."""
+    key = key_of(call.request)
+    addresses: Result = Result()
+    if call.conf.prevResult is not None:
+        try:
+            addresses = parse_result(call.conf.prevResult, call.request.cni_version, same_family=False)
+        except CniPyError:
+            addresses = Result()
+    guess = plan_chained(call.request, call.conf, Persona.PORTMAP, addresses, node.occasion, host_ifname(key))
+    return replace(
+        guess,
+        plugin=call.persona.value,
+        mode="chained" if call.persona in CHAINED else "routed",
+        ports=port_mappings(call.conf) if call.persona in {Persona.PORTMAP, Persona.CNI_PY} else (),
+    )
+
+
+def _detach(attachment: Attachment, node: Node, kernel: Kernel) -> None:
+    """Links and firewall elements are gone; under the records' lock."""
+    kernel.apply([DelLink("host", name) for name in host_links(attachment)])
+    firewall.withdraw(attachment, node.firewall, node.records)
+
+
+def _delete_unrecorded(request: Request, kernel: Kernel) -> None:
+    """The container's veth, when it was made by somebody else: a pod that lives through a change of plugins."""
+    if kernel.kind_of("container", request.ifname) == "veth":
+        kernel.apply([DelLink("container", request.ifname)])
+
+
+def _collect(attachment: Attachment, node: Node) -> list[str]:
+    """One attachment is gone for good; what went wrong, in words."""
+    try:
+        with node.kernels.host() as kernel, node.records.locked():
+            _detach(attachment, node, kernel)
+        if attachment.mode != "chained":
+            node.delegate.release(attachment)
+        node.records.delete(attachment)
+    except CniPyError as error:
+        return [f"{attachment.key}: {error.message}"]
+    return []

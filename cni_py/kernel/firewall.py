@@ -1,0 +1,84 @@
+"""The firewall port over nfnetlink: transactions, read-back for CHECK, connection tracking; one socket, opened late."""
+
+from collections.abc import Callable, Iterable
+
+from cni_py.kernel import conntrack, nft
+from cni_py.kernel.netlink import NetlinkSocket
+from cni_py.model.attachment import Attachment
+from cni_py.model.nft import AddElements, Change, Element, Layout, Set
+from cni_py.model.nft_expr import UDP, Range
+
+
+class NftFirewall:
+    """nftables and connection tracking of the namespace in which the first method is called."""
+
+    def __init__(self) -> None:
+        self._opened: NetlinkSocket | None = None
+
+    @property
+    def _socket(self) -> NetlinkSocket:
+        if self._opened is None:
+            self._opened = nft.connect()
+        return self._opened
+
+    @property
+    def messages_sent(self) -> int:
+        """Netlink messages so far."""
+        return self._opened.messages_sent if self._opened is not None else 0
+
+    @property
+    def seconds_in_kernel(self) -> float:
+        """Time between sending and the last answer."""
+        return self._opened.seconds_in_kernel if self._opened is not None else 0.0
+
+    def close(self) -> None:
+        """The socket is gone."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def commit(self, change: Change, restore: Callable[[], Change]) -> None:
+        """One transaction; where a table was flushed, `restore` gives what else has to be in it."""
+        nft.commit(self._socket, change, restore)
+
+    def remove_if_empty(self, layouts: Iterable[Layout]) -> None:
+        """Those of the layouts' tables that hold no element are gone."""
+        nft.remove_if_empty(self._socket, layouts)
+
+    def missing(self, change: Change) -> list[str]:
+        """The elements that `change` adds and that are not there, as nft text."""
+        added = [operation for operation in change.operations if isinstance(operation, AddElements)]
+        return [
+            f"{operation.set.text()} {{ {element.text(operation.set)} }}"
+            for operation in added
+            for element in operation.elements
+            if not self._is_there(operation.set, element)
+        ]
+
+    def forget_udp(self, attachment: Attachment, *, translated_only: bool) -> None:
+        """UDP flows to the host ports, all or only those that lead to the attachment, start anew."""
+        pods = [entry.address.ip for entry in attachment.addresses]
+        for mapping in attachment.ports:
+            if mapping.protocol != "udp":
+                continue
+            any_address = mapping.host_ip is None or mapping.host_ip.is_unspecified
+            for pod in pods:
+                if mapping.host_ip is not None and mapping.host_ip.version != pod.version:
+                    continue
+                flows = conntrack.Flows(
+                    pod.version,
+                    UDP,
+                    mapping.host_port,
+                    address=None if any_address else mapping.host_ip,
+                    translated_to=pod if translated_only else None,
+                )
+                conntrack.delete(self._socket, flows)
+
+    def _is_there(self, one: Set, element: Element) -> bool:
+        if isinstance(element.key, Range):
+            return any(
+                seen.key.first <= element.key.first and element.key.last <= seen.key.last  # type: ignore[operator]
+                for seen in nft.elements(self._socket, one)
+                if isinstance(seen.key, Range)  # one family a set, so the ends compare
+            )
+        seen = nft.element(self._socket, one, element)
+        return seen is not None and (seen.key, seen.value) == (element.key, element.value)
