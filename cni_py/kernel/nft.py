@@ -46,6 +46,7 @@ from cni_py.model.nft import (
 _ATTEMPTS = 20
 _TEXT_LENGTH = 300
 _ERESTART = 85
+_FIRST_ATTRIBUTE = 20  # behind nlmsghdr and nfgenmsg
 _ABSENT = {errno.ENOENT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT}
 # An element to discard is not there, or its key has another value, or its range lies across others.
 _NOT_THERE = {errno.ENOENT, errno.EBUSY, errno.EEXIST}
@@ -232,11 +233,14 @@ def _occupied(socket: NetlinkSocket, operation: AddElements) -> ExistsError | No
 
 def _missing_module(refused: _Refused) -> str:
     """The module that would have known the chain type or the expression; empty if it is not that which is missing."""
+    offset = refused.error.offset
     if isinstance(refused.operation, AddChain) and refused.operation.chain.hook is not None:
+        if offset == _FIRST_ATTRIBUTE:  # the table
+            return ""
         return "nft_chain_nat" if refused.operation.chain.hook.type == "nat" else "nf_tables"
-    if not isinstance(refused.operation, AddRule):
+    if not isinstance(refused.operation, AddRule) or refused.error.errno != errno.ENOENT:
         return ""
     # The extended ack points to the list element with the expression: 4 bytes of header before its name.
-    told = parse_attrs(refused.message[refused.error.offset + 4 :]) if refused.error.offset else {}
+    told = parse_attrs(refused.message[offset + 4 :]) if offset else {}
     name = told.get(1, b"").rstrip(b"\0").decode(errors="replace")
     return f"nft_{name}" if name in _MODULAR else ""

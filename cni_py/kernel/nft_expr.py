@@ -1,10 +1,11 @@
 """The bytecode of rules: `model.nft_expr` values -> NFTA_RULE_EXPRESSIONS, such as nft 1.0.6 itself would emit.
 
 The kernel takes more than `nft list ruleset` can print, and what nft cannot print breaks the listing for everybody on
-the host, so only nft's own shapes are made here. Three rules of it:
+the host, so only nft's own shapes are made here. Four rules of it:
 - A field of a protocol comes after a check that the packet is of that protocol (a *dependency*), once per rule. nft
   does not print the check; without it, it would print a raw payload expression.
 - A key of several fields lies in consecutive 32-bit registers, each field padded to 4 bytes.
+- Fields of the link layer come first in a rule: nft puts them there, joining them with the check of the frame's type.
 - Numbers are in network order where they come from the packet and in host order where they come from the kernel.
 """
 
@@ -203,17 +204,19 @@ class _Compiler:
             yield _load_field(one, register)
             register += padded(one.type) // 4
 
-    def _depend(self, protocol: str) -> Iterator[bytes]:
+    def _depend(self, protocol: str, *, from_frame: bool = False) -> Iterator[bytes]:
+        """On a bridge nft checks the frame's own type for ARP and ICMPv6, and what the kernel made of it for IP."""
         if not protocol or protocol in self.known or protocol == self.family:
             return
         self.known.add(protocol)
         if protocol in _L4:
             if protocol == "icmpv6":
-                yield from self._depend("ip6")
+                yield from self._depend("ip6", from_frame=True)
             yield _meta(_META_L4PROTO, REGISTER)
             yield _compare(_EQUAL, bytes((_L4[protocol],)))
         elif self.family == "bridge":
-            yield _meta(_META_PROTOCOL, REGISTER)
+            is_frame = from_frame or protocol == "arp"
+            yield _payload(_LINK, 12, 2, REGISTER) if is_frame else _meta(_META_PROTOCOL, REGISTER)
             yield _compare(_EQUAL, _ETHERTYPES[protocol])
         else:
             yield _meta(_META_NFPROTO, REGISTER)
