@@ -18,7 +18,7 @@ def decode(data: bytes) -> dict[str, Any]:
     """The object in `data`. Raises DecodeError for all else; its message begins as the reference's does."""
     if len(data) > MAX_BYTES:
         raise DecodeError(
-            f"error unmarshall network config: {len(data)} bytes on stdin, at most {MAX_BYTES} are read",
+            f"error unmarshall network config: more than {MAX_BYTES} bytes on stdin",
             "check what the runtime sends; a network configuration has a few hundred bytes",
         )
     try:
