@@ -4,6 +4,7 @@ import os
 import time
 
 from cni_py.ipam import verbs
+from cni_py.ipam.ports import LeaseStore
 from cni_py.model.errors import BadEnvironmentError
 from cni_py.spec.request import Request
 from cni_py.spec.result import render_result
@@ -21,7 +22,11 @@ def call(request: Request) -> bytes:
 
     The main plugin calls it in its own process, with `dataclasses.replace(request, command="DEL")` for a rollback.
     """
-    store = open_store()
+    return serve(request, open_store())
+
+
+def serve(request: Request, store: LeaseStore) -> bytes:
+    """The same over any store."""
     match request.command:
         case "ADD":
             return render_result(verbs.add(request, store, read_file), request.cni_version)

@@ -11,6 +11,7 @@ from typing import Any
 
 from cni_py.cmd import ipam
 from cni_py.cmd.plugin import answer
+from cni_py.ipam.ports import LeaseStore
 
 ROOT = Path(__file__).parent.parent.parent
 RUN = (
@@ -53,10 +54,13 @@ def environment(command: str, container: str = "c1", ifname: str = "eth0", args:
     }
 
 
-def in_process(config: Mapping[str, Any] | bytes, environ: Mapping[str, str]) -> Outcome:
-    """Our plugin called as a function."""
+def in_process(
+    config: Mapping[str, Any] | bytes, environ: Mapping[str, str], store: LeaseStore | None = None
+) -> Outcome:
+    """Our plugin called as a function, over the real store or another."""
     stdin = config if isinstance(config, bytes) else json.dumps(config).encode()
-    done = answer("cni-py-ipam", ipam.call, environ, lambda: stdin)
+    used = store or ipam.open_store()
+    done = answer("cni-py-ipam", lambda request: ipam.serve(request, used), environ, lambda: stdin)
     return Outcome(done.code, json.loads(done.stdout or b"{}"))
 
 

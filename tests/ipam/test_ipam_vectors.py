@@ -1,8 +1,8 @@
 """Cases as data: `tests/vectors/ipam/*.json`, run against ours and, where marked, against the compiled host-local.
 
 A case is {"name", "reference": does host-local answer the same, "steps": [{"env", "stdin", "code", "stdout"}]}. The
-steps share one fresh data directory, `DIR` in the texts. `code` is the exit status; what `stdout` names must be there and
-equal. Of an error only `msg` is compared with the reference (it has no `cniVersion` and fewer codes).
+steps share one fresh data directory, `DIR` in the texts. `code` is the exit status; what `stdout` names must be there
+and equal. Of an error only `msg` is compared with the reference (it has no `cniVersion` and fewer codes).
 """
 
 import json
