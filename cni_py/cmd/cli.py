@@ -1,0 +1,42 @@
+"""The operator's command line: what `cni-py` is when no CNI verb is asked for. click prints usage and exits 2."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from cni_py import __version__
+from cni_py.model.errors import CniPyError
+
+
+def cli(arguments: list[str]) -> None:
+    """The command is carried out and the process ends: 0 done, 1 a problem, 2 wrong usage."""
+    try:
+        _commands.main(arguments, prog_name="cni-py")
+    except CniPyError as error:
+        click.echo(f"cni-py: {error.message}", err=True)
+        if error.details:
+            click.echo(f"  {error.details}", err=True)
+        sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cni-py")
+def _commands() -> None:
+    """The pod network of this node. As a CNI plugin it is started by a runtime, with CNI_COMMAND set."""
+
+
+@_commands.group()
+def ipam() -> None:
+    """Addresses of this node's pools."""
+
+
+@ipam.command()
+@click.argument("network", required=False)
+@click.option("--data-dir", default="/var/lib/cni/networks", show_default=True, help="where the leases are")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def show(network: str | None, data_dir: str, output: str) -> None:
+    """Pools, their use, and each lease: address, owner, age."""
+    from cni_py.cmd.ipam_show import render
+
+    click.echo(render(Path(data_dir), network, as_json=output == "json"), nl=False)
