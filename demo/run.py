@@ -116,9 +116,9 @@ class Namespaces:
             "CNI_CONTAINERID": name,
             "CNI_IFNAME": "eth0",
             "CNI_NETNS": f"/run/netns/{name}",
-            "CNI_PATH": "/opt/cni/bin",
+            "CNI_PATH": str(self._scratch / "bin"),
         }
-        plugin = ["/opt/cni/bin/cni-py"]
+        plugin = [self._scratch / "bin/cni-py"]
         finished = subprocess.run(
             plugin, input=json.dumps(config).encode(), env=environ, capture_output=True, check=False
         )
