@@ -113,6 +113,11 @@ def get_table(table: Table) -> bytes:
     return _table(table, _GETTABLE)
 
 
+def get_set(one: Set) -> bytes:
+    """Asks for one set."""
+    return _request(one.table, _GETSET, 0, _string(1, one.table.name) + _string(2, one.name))
+
+
 def dump_sets(table: Table) -> bytes:
     """Asks for the sets of one table."""
     return _request(table, _GETSET, NLM_F_DUMP, _string(1, table.name))

@@ -11,6 +11,7 @@ named after the hash of the layout, is in the table if and only if exactly this 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from cni_py.model.nft_expr import DataType, Expression, Range, Scalar, Verdict
 
@@ -299,7 +300,7 @@ def render(operations: Iterable[Operation]) -> str:
     return "".join(f"{operation.text()}\n" for operation in operations)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: the marker costs 90 us and is kept in __dict__
 class Layout:
     """The standing part of one table. All sets, chains and rules belong to `table`."""
 
@@ -308,7 +309,7 @@ class Layout:
     chains: tuple[Chain, ...]
     rules: tuple[Rule, ...]
 
-    @property
+    @cached_property
     def marker(self) -> Set:
         """The set whose presence says that this very layout is in the table."""
         digest = hashlib.sha256(render(self._parts()).encode()).hexdigest()[:12]
