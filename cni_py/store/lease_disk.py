@@ -225,9 +225,10 @@ class Directory:
         with suppress(FileNotFoundError):
             self._disk.unlink(name, self._fd)
 
-    def mtime_ns(self) -> int:
-        """When the directory was last changed, or what `set_mtime` said."""
-        return os.fstat(self._fd).st_mtime_ns
+    def stamp(self) -> tuple[int, int]:
+        """When the directory was last changed in nanoseconds, or what `set_mtime` said, and its inode."""
+        found = os.fstat(self._fd)
+        return found.st_mtime_ns, found.st_ino
 
     def set_mtime(self, mtime_ns: int) -> None:
         """The directory's modification time is `mtime_ns`."""

@@ -37,9 +37,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`cookie_ns` is the directory's mtime if nobody but us changed it since; 0 if never set."""
+    """`cookie_ns` is the mtime of the network's directory `inode` if nobody but us changed it since; 0 if never set."""
 
     cookie_ns: int = 0
+    inode: int = 0
     boot: str = ""
     pools: tuple[Pool, ...] = ()
 
@@ -55,14 +56,14 @@ class Index:
         document = _load(self.directory.read("state"))
         try:
             pools = tuple(Pool(str(ranges), int(size)) for ranges, size in document["pools"])
-            return State(int(document["cookie_ns"]), str(document["boot"]), pools)
+            return State(int(document["cookie_ns"]), int(document["inode"]), str(document["boot"]), pools)
         except (KeyError, TypeError, ValueError):
             return State()
 
     def set_state(self, state: State) -> None:
         """`state` is what the next call finds."""
         pools = [[pool.ranges, pool.size] for pool in state.pools]
-        self._store("state", {"cookie_ns": state.cookie_ns, "boot": state.boot, "pools": pools})
+        self._store("state", {"cookie_ns": state.cookie_ns, "inode": state.inode, "boot": state.boot, "pools": pools})
 
     def entries(self, content: str) -> dict[str, Entry]:
         """{name: Entry} of the leases with this content, as far as known."""

@@ -48,7 +48,7 @@ class DiskView:
         self._directory = directory
         self._index = index
         self._state = index.state() if index else State()
-        self._marked = bool(self._state.cookie_ns) and self._state.cookie_ns == directory.mtime_ns()
+        self._marked = self._state.cookie_ns != 0 and (self._state.cookie_ns, self._state.inode) == directory.stamp()
         trusted = self._marked and self._state.boot == site.boot
         self._survey = None if trusted else self._read_all()
 
@@ -168,11 +168,14 @@ def _number(name: str, version: int) -> int | None:
 
 def _number4(name: str) -> int | None:
     # By hand: ipaddress takes four times as long, which is felt at 10,000 leases.
-    parts = name.split(".")
-    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts):
+    try:
+        a, b, c, d = map(int, name.split("."))
+    except ValueError:
         return None
-    a, b, c, d = map(int, parts)
-    return a << 24 | b << 16 | c << 8 | d if max(a, b, c, d) < 256 else None
+    # int() takes more than Go does (+1, 01, 1_0); what is spelled back otherwise is no address.
+    if max(a, b, c, d) > 255 or min(a, b, c, d) < 0 or f"{a}.{b}.{c}.{d}" != name:
+        return None
+    return a << 24 | b << 16 | c << 8 | d
 
 
 def _family(name: str) -> int:

@@ -6,9 +6,9 @@ reading all of them.
 
 Who wrote last? After each change we set the directory's mtime to a moment before 1970, which no kernel clock can give
 (settimeofday refuses it), and remember it: the mark. Whatever makes or removes a file there sets another time. So if
-the mark stands, nobody else was there and the index is complete; if not, it is rebuilt from the files, once. A stop
-between our change and the mark leads to a rebuild too. host-local overwrites `last_reserved_ip.N` in place, which
-does not change the directory's time: it is read anyway.
+the mark stands, on the same inode, nobody else was there and the index is complete; if not, it is rebuilt from the
+files, once. A stop between our change and the mark leads to a rebuild too. host-local overwrites `last_reserved_ip.N`
+in place, which does not change the directory's time: it is read anyway.
 
 Boots: containers do not survive one, leases do. Ours know their boot. A lease that somebody else made is taken as of
 the boot in which we first see it. And if the mark stands but is of an earlier boot, then all are of earlier boots. The
@@ -163,7 +163,7 @@ class DiskLeases(DiskView):
         if self._state.boot != self._site.boot:
             for name in index.cooling_names():
                 index.forget_cooling(name)
-        self._state = State(_cookie(), self._site.boot, self._state.pools)
+        self._state = State(_cookie(), self._directory.stamp()[1], self._site.boot, self._state.pools)
         index.set_state(self._state)
         self._mark()
 
@@ -256,6 +256,6 @@ def _paths(data_dir: str, network: str) -> tuple[str, str]:
 
 
 def _cookie() -> int:
-    # A moment between 1902 and 1969 in nanoseconds, another each time: a directory restored from a backup has not it.
+    # A moment between 1902 and 1969 in nanoseconds, another for each index.
     seconds = 86400 + int.from_bytes(os.urandom(4), "big") % (2**31 - 2 * 86400)
     return -seconds * 10**9 + int.from_bytes(os.urandom(4), "big") % 10**9

@@ -109,6 +109,31 @@ def recovered(data_dir: Path, command: str, container: str, new: dict[str, bytes
     assert call(data_dir, "CHECK", container if command == "ADD" else "keep").code == 0 or not new
 
 
+class StickyDisk(OsDisk):
+    """One file cannot be removed."""
+
+    def unlink(self, name: str, directory: int) -> None:
+        """As OsDisk, but for that file."""
+        if name == "10.1.2.3":
+            raise OSError(errno.EIO, "Input/output error")
+        super().unlink(name, directory)
+
+
+@pytest.mark.parametrize(("command", "container"), [("GC", "x"), ("DEL", "c2")])
+def test_going_on_at_errors(command: str, container: str, tmp_path: Path) -> None:
+    """A lease that cannot be released is reported at the end; all others are released, and the next call gets it."""
+    for name in ("keep", "c2", "c3", "c4"):
+        call(tmp_path, "ADD", name)
+    expected = {"10.1.2.2", "fd00::2", "10.1.2.3"} | (
+        set() if command == "GC" else {"10.1.2.4", "fd00::4", "10.1.2.5", "fd00::5"}
+    )
+    outcome = call(tmp_path, command, container, StickyDisk())
+    assert (5, f"release {tmp_path}/net/10.1.2.3: input/output error") == (outcome.document["code"], outcome.message)
+    assert expected == leases(tmp_path).keys()
+    assert call(tmp_path, command, container).code == 0
+    assert expected - {"10.1.2.3"} == leases(tmp_path).keys()
+
+
 @pytest.mark.parametrize("disk", [PlainDisk(), NoProcDisk()], ids=["no O_TMPFILE", "no /proc"])
 def test_other_ways_to_create(disk: Disk, tmp_path: Path) -> None:
     """Without O_TMPFILE or /proc the same files appear, and taken addresses are still taken."""
