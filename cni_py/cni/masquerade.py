@@ -14,11 +14,15 @@ from cni_py.model.nft_expr import Range
 
 
 def merge(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """The same addresses as disjoint ranges with gaps between them, IPv4 first, in order."""
+    """The same addresses as disjoint ranges, IPv4 first, in order.
+
+    Ranges that only touch stay apart: joined, they would no longer be the elements that the next ADD of either network
+    adds, and each such ADD would need the rewrite.
+    """
     merged: list[Range] = []
     for one in sorted(ranges, key=lambda one: (one.first.version, int(one.first), int(one.last))):
         last = merged[-1] if merged else None
-        if last is None or last.first.version != one.first.version or int(one.first) > int(last.last) + 1:
+        if last is None or last.first.version != one.first.version or int(one.first) > int(last.last):
             merged.append(one)
         elif int(one.last) > int(last.last):
             merged[-1] = Range(last.first, one.last)

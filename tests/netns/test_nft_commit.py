@@ -169,6 +169,18 @@ def test_overlapping_ranges() -> None:
         assert (Element(NETWORK),) == nft.elements(socket, tables.MASQ4)
 
 
+def test_adjacent_networks_keep_the_fast_path() -> None:
+    """After a rewrite each of two networks side by side still adds its range by itself."""
+    beside = masquerade.pod_range(IPv4Network("10.0.1.0/24"))
+    with nft.connect() as socket:
+        nft.commit(socket, MASQUERADE)
+        nft.commit(socket, masquerade.plan_masquerade([beside]))
+        nft.commit(socket, masquerade.rewrite_masquerade([beside, NETWORK]))
+        for one in (NETWORK, beside):
+            nft.commit(socket, masquerade.plan_masquerade([one]))
+        assert (Element(NETWORK), Element(beside)) == nft.elements(socket, tables.MASQ4)
+
+
 def test_nothing_is_left_without_pods() -> None:
     """Tables whose sets are empty go, those with an element stay."""
     guarded = antispoof.plan_routed_link(Guarded("cpy1", addresses=(pod(2),)))

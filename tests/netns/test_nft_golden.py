@@ -160,7 +160,7 @@ CASES: dict[str, tuple[Operation, ...]] = {
     "intervals": intervals(),
     "nat": tables.NAT_LAYOUT.build(),
     "masquerade": built(
-        masquerade.rewrite_masquerade(ranges("10.0.0.0/24", "10.0.0.128/25", "fd00::/64", "10.9.0.1/32"))
+        masquerade.rewrite_masquerade(ranges("10.0.0.0/24", "10.0.0.128/25", "10.0.1.0/24", "fd00::/64", "10.9.0.1/32"))
     ),
     "portmap-routed": built(
         portmap.plan_portmap(HostPorts((PortMapping(8080, 80),), BOTH, "net/c1", localnet=LINK)),
