@@ -8,7 +8,9 @@ traffic of others costs one failed lookup. Names of the node's ends of veths are
 - `inet cnipy_spoof` for routed interfaces, at priority raw: before connection tracking.
 
 Allowed beyond the pod's own addresses is what cannot harm: the ARP probe from 0.0.0.0, and the IPv6 link-local and
-unspecified sources of neighbour discovery, which are never forwarded.
+unspecified sources of neighbour discovery, which are never forwarded. On a bridge a neighbour advertisement must be for
+an address of the pod, or the link-local one that its MAC makes (RFC 4291 appendix A), so no pod can say that another's
+address is at its own MAC.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,13 +29,15 @@ MACS = Set(BRIDGE, "macs", (DataType.IFNAME, DataType.ETHER))
 STRICT = Set(BRIDGE, "strict", (DataType.IFNAME,))
 PORT_OWNERS4 = Set(BRIDGE, "owners4", (DataType.IFNAME, DataType.IPV4))
 PORT_OWNERS6 = Set(BRIDGE, "owners6", (DataType.IFNAME, DataType.IPV6))
+# What a port may advertise to its neighbours.
+CLAIMS6 = Set(BRIDGE, "claims6", (DataType.IFNAME, DataType.RAW_ADDRESS), fields=(Field.IIFNAME, Field.ND_TARGET))
 # Routed interfaces and their addresses.
 LINKS = Set(ROUTED, "links", (DataType.IFNAME,))
 LINK_OWNERS4 = Set(ROUTED, "owners4", (DataType.IFNAME, DataType.IPV4))
 LINK_OWNERS6 = Set(ROUTED, "owners6", (DataType.IFNAME, DataType.IPV6))
 
 _BEFORE_ALL, _RAW = -350, -300
-_ND_ROUTER_ADVERT, _ND_REDIRECT = 134, 137
+_ND_ROUTER_ADVERT, _ND_NEIGHBOUR_ADVERT, _ND_REDIRECT = 134, 136, 137
 _LINK_LOCAL6, _UNSPECIFIED6 = IPv6Network("fe80::/10"), IPv6Address("::")
 
 
@@ -72,8 +76,17 @@ def _bridge_elements(port: Guarded) -> Iterator[tuple[Set, tuple[Element, ...]]]
     yield MACS, (Element((port.link, port.mac)),)
     if port.addresses:
         yield from _owners(port, PORT_OWNERS4, PORT_OWNERS6)
+        claimed = (*(one for one in port.addresses if one.version == 6), _link_local(port.mac))
+        yield CLAIMS6, tuple(Element((port.link, one)) for one in dict.fromkeys(claimed))
         yield STRICT, (Element((port.link,)),)
     yield PORTS, (Element((port.link,)),)
+
+
+def _link_local(mac: str) -> IPv6Address:
+    """The address that the kernel gives an interface with this MAC (modified EUI-64)."""
+    first, *others = bytes.fromhex(mac.replace(":", ""))
+    identifier = bytes((first ^ 2, *others[:2], 0xFF, 0xFE, *others[2:]))
+    return IPv6Address(_LINK_LOCAL6.network_address.packed[:8] + identifier)
 
 
 def _routed_elements(link: Guarded) -> Iterator[tuple[Set, tuple[Element, ...]]]:
@@ -106,6 +119,7 @@ def _bridge_layout() -> Layout:
     mac, address = Chain(BRIDGE, "check_mac"), Chain(BRIDGE, "check_address")
     is_others_mac = Lookup((Field.IIFNAME, Field.ETHER_SADDR), MACS.name, negate=True)
     is_others_arp = Lookup((Field.IIFNAME, Field.ARP_SENDER_MAC), MACS.name, negate=True)
+    is_advert = Match(Field.ICMPV6_TYPE, _ND_NEIGHBOUR_ADVERT)
     rules = (
         Rule(entry, (Lookup((Field.IIFNAME,), PORTS.name), Verdict("goto", mac.name))),
         Rule(mac, (is_others_mac, Counter(), DROP), "source MAC"),
@@ -113,9 +127,10 @@ def _bridge_layout() -> Layout:
         Rule(address, (is_others_arp, Counter(), DROP), "ARP sender MAC"),
         Rule(address, (Match(Field.ARP_SENDER_IP, IPv4Address("0.0.0.0")), ACCEPT)),
         Rule(address, (Lookup((Field.IIFNAME, Field.ARP_SENDER_IP), PORT_OWNERS4.name), ACCEPT)),
+        Rule(address, (is_advert, Lookup(CLAIMS6.fields, CLAIMS6.name, negate=True), Counter(), DROP), "ND target"),
         *_address_rules(address, PORT_OWNERS4, PORT_OWNERS6, ACCEPT),
     )
-    return Layout(BRIDGE, (PORTS, MACS, STRICT, PORT_OWNERS4, PORT_OWNERS6), (mac, address, entry), rules)
+    return Layout(BRIDGE, (PORTS, MACS, STRICT, PORT_OWNERS4, PORT_OWNERS6, CLAIMS6), (mac, address, entry), rules)
 
 
 def _routed_layout() -> Layout:

@@ -40,6 +40,7 @@ from cni_py.model.nft_expr import (
 REGISTER, VERDICT_REGISTER = 8, 0
 VERDICTS = {"drop": 0, "accept": 1, "jump": -3, "goto": -4, "return": -5}
 _HOST_ORDER = {DataType.MARK, DataType.CT_STATE, DataType.CT_STATUS, DataType.FIB_TYPE}
+_NOTE_PAYLOAD, _NOTE_META = 7, 9
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 _EQUAL, _DIFFERENT = 0, 1
 _META_PROTOCOL, _META_NFPROTO, _META_L4PROTO = 1, 15, 16
@@ -63,6 +64,7 @@ _PAYLOAD: dict[Field, tuple[int, int, str]] = {
     Field.TCP_DPORT: (_TRANSPORT, 2, "tcp"),
     Field.UDP_DPORT: (_TRANSPORT, 2, "udp"),
     Field.ICMPV6_TYPE: (_TRANSPORT, 0, "icmpv6"),
+    Field.ND_TARGET: (_TRANSPORT, 8, ""),
 }
 _META = {
     Field.PROTOCOL: _META_PROTOCOL,
@@ -116,6 +118,15 @@ def data_verdict(verdict: Verdict) -> bytes:
     """NFTA_DATA_VERDICT."""
     chain = attr(2, verdict.chain.encode() + b"\0") if verdict.chain else b""
     return nested(2, attr(1, be32(VERDICTS[verdict.kind])), chain)
+
+
+def field_notes(one: Field) -> tuple[int, tuple[int, ...]]:
+    """How nft notes a field in the declaration of a set (`typeof`): its kind of expression, and that one's numbers."""
+    if one in _META:
+        return _NOTE_META, (_META[one],)
+    base, offset, _ = _PAYLOAD[one]
+    # nft counts headers from 1, and bits; 0, 0 is a raw place in one.
+    return _NOTE_PAYLOAD, (0, 0, base + 1, offset * 8, one.type.size * 8)
 
 
 def expressions(rule: Rule) -> bytes:

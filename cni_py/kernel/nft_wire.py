@@ -36,7 +36,7 @@ from cni_py.model.nft import (
     Table,
     clean_comment,
 )
-from cni_py.model.nft_expr import DataType, Range, Scalar, Verdict
+from cni_py.model.nft_expr import DataType, Field, Range, Scalar, Verdict
 
 _SUBSYSTEM = 10 << 8
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _DELRULE = 0, 1, 2, 3, 6, 8
@@ -49,9 +49,11 @@ _SET_INTERVAL, _SET_MAP = 4, 8
 _INTERVAL_END = 1
 _VERDICT_TYPE = 0xFFFFFF00
 _HOST_ENDIAN, _BIG_ENDIAN, _MIXED_ENDIAN = 1, 2, 0
+_NOTE_CONCAT = 13
 _LIST_BYTES = 32_000  # an attribute ends at 64 KiB
 # The numbers by which nft knows its types; the kernel only keeps them for it.
 _TYPE_NUMBERS = {
+    DataType.RAW_ADDRESS: 4,
     DataType.IPV4: 7,
     DataType.IPV6: 8,
     DataType.ETHER: 9,
@@ -187,6 +189,20 @@ def _user_data(kind: int, value: bytes) -> bytes:
     return bytes((kind, len(value))) + value
 
 
+def _number(kind: int, value: int) -> bytes:
+    return _user_data(kind, struct.pack("=I", value))
+
+
+def _declared_by(fields: tuple[Field, ...]) -> bytes:
+    """The note from which nft prints `typeof`: a concatenation, and in it each field by its place."""
+    noted = b""
+    for place, one in enumerate(fields):
+        kind, numbers = nft_expr.field_notes(one)
+        listed = b"".join(_number(index, number) for index, number in enumerate(numbers))
+        noted += _user_data(place, _number(0, kind) + _user_data(1, listed))
+    return _user_data(3, _number(0, _NOTE_CONCAT) + _user_data(1, noted))
+
+
 def _comment(kind: int, comment: str) -> bytes:
     return _user_data(kind, clean_comment(comment).encode() + b"\0") if comment else b""
 
@@ -218,13 +234,15 @@ def _define_set(one: Set, flags: int) -> bytes:
     has = (_SET_INTERVAL if one.interval else 0) | (_SET_MAP if one.data else 0)
     body = _string(1, one.table.name) + _string(2, one.name) + attr(3, be32(has))
     body += attr(4, be32(_type_number(one.key))) + attr(5, be32(_length(one.key)))
-    notes = _user_data(0, struct.pack("=I", _byte_order(one.key)))
+    notes = _number(0, _byte_order(one.key))
+    if one.fields:
+        notes += _declared_by(one.fields)
     if one.data == "verdict":
         body += attr(6, be32(_VERDICT_TYPE)) + attr(7, be32(0))
     elif one.data:
         body += attr(6, be32(_type_number(one.data))) + attr(7, be32(_length(one.data)))
     if one.data:
-        notes += _user_data(1, struct.pack("=I", _byte_order(one.data))) + _user_data(6, bytes(4))
+        notes += _number(1, _byte_order(one.data)) + _number(6, 0)
     # The id is for rules that name a set before it has one; ours have names, but the kernel wants the attribute.
     body += attr(10, be32(1)) + attr(13, notes + _comment(7, one.comment))
     return _request(one.table, _NEWSET, flags, body)
@@ -284,7 +302,7 @@ def _element(one: Set, element: Element) -> Iterator[bytes]:
     behind = int(element.key.last) + 1
     is_open = behind >> (8 * size) != 0
     if is_open:  # nft marks a range without an end
-        notes += _user_data(1, struct.pack("=I", 1))
+        notes += _number(1, 1)
     yield nested(1, nested(1, nft_expr.data_value(element.key.first.packed)), data, attr(6, notes) if notes else b"")
     if not is_open:
         key = nested(1, nft_expr.data_value(behind.to_bytes(size, "big")))
@@ -311,7 +329,7 @@ def _scalar(kind: DataType, data: bytes) -> Scalar:
     match kind:
         case DataType.IPV4:
             return IPv4Address(data)
-        case DataType.IPV6:
+        case DataType.IPV6 | DataType.RAW_ADDRESS:
             return IPv6Address(data)
         case DataType.IFNAME:
             return data.rstrip(b"\0").decode(errors="replace")

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from cni_py.model.nft_expr import DataType, Expression, Range, Scalar, Verdict
+from cni_py.model.nft_expr import DataType, Expression, Field, Range, Scalar, Verdict, concat
 
 MARKER_PREFIX = "layout_"
 COMMENT_BYTES = 127  # nft refuses more than 128 with the final NUL
@@ -72,7 +72,8 @@ class Chain:
 class Set:
     """A set, or a map when it has data: a concatenation of types, or the string "verdict".
 
-    `interval`: its elements are disjoint `Range`s; only for a key of one address.
+    `interval`: its elements are disjoint `Range`s; only for a key of one address. `fields`: what a key is made of, for
+    one with a raw type, which nft knows no other way to declare.
     """
 
     table: Table
@@ -81,6 +82,7 @@ class Set:
     data: tuple[DataType, ...] | str = ()
     interval: bool = False
     comment: str = ""
+    fields: tuple[Field, ...] = ()
 
     def text(self) -> str:
         """`inet cnipy_nat masq4`."""
@@ -91,7 +93,8 @@ class Set:
         data = "verdict" if self.data == "verdict" else _types(self.data)
         flags = " flags interval;" if self.interval else ""
         comment = f"{comment_text(self.comment)};" if self.comment else ""
-        return f"{{ type {_types(self.key)}{' : ' if data else ''}{data};{flags}{comment} }}"
+        key = f"typeof {concat(self.fields)}" if self.fields else f"type {_types(self.key)}"
+        return f"{{ {key}{' : ' if data else ''}{data};{flags}{comment} }}"
 
     @property
     def noun(self) -> str:

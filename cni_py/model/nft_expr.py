@@ -45,6 +45,8 @@ class DataType(Enum):
     CT_STATUS = ("ct_status", 4)
     CT_DIRECTION = ("ct_dir", 1)
     FIB_TYPE = ("fib_addrtype", 4)
+    # An IPv6 address in a place that nft 1.0.6 has no name for. Sets of it are declared by field, see `Set.fields`.
+    RAW_ADDRESS = ("integer", 16)
 
     @property
     def size(self) -> int:
@@ -56,6 +58,8 @@ class DataType(Enum):
         match self:
             case DataType.IFNAME:
                 return f'"{scalar}"'
+            case DataType.RAW_ADDRESS:
+                return f"0x{int(scalar):032x}" if isinstance(scalar, IPv6Address) else str(scalar)
             case DataType.MARK:
                 return f"0x{int(scalar):08x}"
             case _:
@@ -92,6 +96,7 @@ class Field(Enum):
     TCP_DPORT = ("tcp dport", DataType.SERVICE)
     UDP_DPORT = ("udp dport", DataType.SERVICE)
     ICMPV6_TYPE = ("icmpv6 type", DataType.ICMPV6_TYPE)
+    ND_TARGET = ("@th,64,128", DataType.RAW_ADDRESS)
     CT_STATE = ("ct state", DataType.CT_STATE)
     CT_STATUS = ("ct status", DataType.CT_STATUS)
     CT_DIRECTION = ("ct direction", DataType.CT_DIRECTION)

@@ -88,6 +88,11 @@ def icmp6(kind: int) -> bytes:
     return bytes((kind, 0, 0, 0)) + bytes(12) + b"forged!!"
 
 
+def advert(target: str) -> bytes:
+    """A neighbour advertisement that overrides what is known of the target."""
+    return bytes((136, 0, 0, 0, 0x20, 0, 0, 0)) + IPv6Address(target).packed + b"forged!!"
+
+
 def dropped(table: str) -> int:
     """Packets that all drop rules of a table have counted."""
     command = ["nft", "list", "table", *table.split()]
@@ -141,6 +146,16 @@ BRIDGED = [
         False,
     ),
     ("redirect", lambda own, to: frame(to, own, ETHER_IP6, ip6("fe80::2", OTHER6, icmp6(137), 58)), False),
+    (
+        "neighbour advertisement",
+        lambda own, to: frame(to, own, ETHER_IP6, ip6(OWN6, OTHER6, advert("fd00::1"), 58)),
+        False,
+    ),
+    (
+        "link-local advertisement",
+        lambda own, to: frame(to, own, ETHER_IP6, ip6("fe80::2", OTHER6, advert("fe80::1"), 58)),
+        False,
+    ),
     ("VLAN", lambda own, to: frame(to, own, ETHER_VLAN, b"\0\1\x08\0" + ip4("10.0.0.1", OTHER4)), False),
     ("other protocol", lambda own, to: frame(to, own, 0x88B5, b"forged!!" * 8), False),
 ]
@@ -214,6 +229,19 @@ def test_guarded_pods_talk(bridged: Lab, version: int) -> None:
     for client, server in ((first, second), (second, first)):
         with server.listen(version, "tcp", 7000) as listening, client.open(version, "tcp") as asking:
             assert seen_from(asking, (server.address(version), 7000), listening) == client.address(version)
+    assert dropped("bridge cnipy_spoof") == 0
+
+
+def test_link_local_is_found(bridged: Lab) -> None:
+    """A neighbour finds the pod by the link-local address that the kernel gave it."""
+    first, second = bridged.pods
+    commit(antispoof.plan_bridge_port(guard(bridged)))
+    with netns.entered(second.fd):
+        index = socket.if_nametoindex("eth0")
+    to = (str(antispoof._link_local(mac(first).hex(":"))), 7000, 0, index)
+    with first.listen(6, "udp", 7000) as listening, second.open(6, "udp") as asking:
+        asking.sendto(b"question", to)
+        assert listening.recv(16) == b"question"
     assert dropped("bridge cnipy_spoof") == 0
 
 
