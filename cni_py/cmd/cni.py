@@ -3,8 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,25 +91,26 @@ def call(request: Request, persona: Persona, environ: Mapping[str, str], program
 
     conf = parse_netconf(request.config, persona, lenient=request.command in ("DEL", "GC"))
     this_call = verbs.Call(request, conf, persona)
-    node = _node(this_call, delegate)
-    match request.command:
-        case "ADD":
-            return render_result(verbs.add(this_call, node), request.cni_version)
-        case "DEL":
-            verbs.delete(this_call, node)
-        case "CHECK":
-            from cni_py.cni.check import check
-            from cni_py.kernel.observe import NodeObserver
+    with _node(this_call, delegate) as node:
+        match request.command:
+            case "ADD":
+                return render_result(verbs.add(this_call, node), request.cni_version)
+            case "DEL":
+                verbs.delete(this_call, node)
+            case "CHECK":
+                from cni_py.cni.check import check
+                from cni_py.kernel.observe import NodeObserver
 
-            check(this_call, node, NodeObserver())
-        case "GC":
-            verbs.collect_garbage(this_call, node)
-        case other:
-            raise BadEnvironmentError(f"unknown CNI_COMMAND: {other}")
+                check(this_call, node, NodeObserver())
+            case "GC":
+                verbs.collect_garbage(this_call, node)
+            case other:
+                raise BadEnvironmentError(f"unknown CNI_COMMAND: {other}")
     return b""
 
 
-def _node(call: "Call", delegate: IpamDelegate) -> "Node":
+@contextmanager
+def _node(call: "Call", delegate: IpamDelegate) -> Iterator["Node"]:
     """The real node: this machine's kernel and disk."""
     from cni_py.cni.attach import Occasion
     from cni_py.cni.verbs import Node
@@ -121,13 +122,14 @@ def _node(call: "Call", delegate: IpamDelegate) -> "Node":
         from cni_py.kernel.shaper import TcShapers
 
         shapers = TcShapers()
-    return Node(
-        kernels=NodeKernels(shapers),
-        firewall=NftFirewall(),
-        records=AttachmentStore(Path(call.conf.stateDir)),
-        delegate=delegate,
-        occasion=Occasion(ipam.boot_id(), int(time.time()), "0a:" + os.urandom(5).hex(":")),
-    )
+    with closing(NftFirewall()) as firewall:
+        yield Node(
+            kernels=NodeKernels(shapers),
+            firewall=firewall,
+            records=AttachmentStore(Path(call.conf.stateDir)),
+            delegate=delegate,
+            occasion=Occasion(ipam.boot_id(), int(time.time()), "0a:" + os.urandom(5).hex(":")),
+        )
 
 
 def _status(request: Request, persona: Persona, delegate: IpamDelegate) -> None:

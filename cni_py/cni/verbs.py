@@ -127,15 +127,18 @@ def parse_valid_attachments(config: Mapping[str, Any]) -> frozenset[tuple[str, s
 
 
 def collect_stale_boot(node: Node) -> None:
-    """Attachments of an earlier boot, whose kernel state went with it, are gone with their leases (plugins#252)."""
+    """Attachments of an earlier boot, whose kernel state went with it, are gone with their leases (plugins#252).
+
+    Where the boot id cannot be read nothing is known to be stale.
+    """
     boot = node.occasion.boot
-    if node.records.boot_of_last_add() == boot:
+    if not boot or node.records.boot_of_last_add() == boot:
         return
     with node.records.locked():
         if node.records.boot_of_last_add() == boot:
             return
         for attachment in node.records.list()[0]:
-            if attachment.boot == boot:
+            if attachment.boot in ("", boot):
                 continue
             if attachment.mode != "chained":
                 node.delegate.release(attachment)

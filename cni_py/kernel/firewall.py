@@ -10,15 +10,19 @@ from cni_py.model.nft_expr import UDP, Range
 
 
 class NftFirewall:
-    """nftables and connection tracking of the namespace in which the first method is called."""
+    """nftables and connection tracking of the namespace in which the first method is called.
 
-    def __init__(self) -> None:
+    `connect` is a seam, at which tests make the kernel fail.
+    """
+
+    def __init__(self, connect: Callable[[], NetlinkSocket] = nft.connect) -> None:
+        self._connect = connect
         self._opened: NetlinkSocket | None = None
 
     @property
     def _socket(self) -> NetlinkSocket:
         if self._opened is None:
-            self._opened = nft.connect()
+            self._opened = self._connect()
         return self._opened
 
     @property
