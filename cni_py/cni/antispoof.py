@@ -17,8 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
-from cni_py.model.nft import AddElements, Chain, Change, DiscardElements, Element, Hook, Layout, Rule, Set, Table
+from cni_py.model.nft import AddElements, Change, DiscardElements, Layout
 from cni_py.model.nft_expr import ACCEPT, DROP, Counter, DataType, Expression, Field, Lookup, Match, Verdict
+from cni_py.model.nft_objects import Chain, Element, Hook, Rule, Set, Table
 
 BRIDGE = Table("bridge", "cnipy_spoof")
 ROUTED = Table("inet", "cnipy_spoof")

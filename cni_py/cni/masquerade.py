@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from cni_py.cni.tables import MASQ4, MASQ6, NAT_LAYOUT
-from cni_py.model.nft import AddElements, Change, Element, FlushSet, Operation
+from cni_py.model.nft import AddElements, Change, FlushSet, Operation
 from cni_py.model.nft_expr import Range
+from cni_py.model.nft_objects import Element
 
 
 def merge(ranges: Iterable[Range]) -> tuple[Range, ...]:

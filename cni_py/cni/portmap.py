@@ -1,8 +1,9 @@
 """Host ports: a port of the node leads to a port of the pod. Elements in maps, and who must be masqueraded on the way.
 
 A map has one value for a key, so a host port has one owner: the kernel refuses a second (`ExistsError` names the first
-by the comment on its element). A mapping for one address of the node wins over one for all of them. A host port that
-a process of the node listens on is taken from it, as with the reference plugin; the caller may try to bind it first.
+by the comment on its element). `hostIP` unset or unspecified (0.0.0.0, ::) is any address of the node, the latter of
+its family only; a mapping for one address wins over one for all of them. A host port that a process of the node listens
+on is taken from it, as with the reference plugin; the caller may try to bind it first.
 
 `conditionsV4`/`conditionsV6` of the reference are iptables arguments and have no meaning here; the caller refuses them.
 """
@@ -12,24 +13,16 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from cni_py.cni import tables
+from cni_py.model.attachment import PortMapping
 from cni_py.model.errors import InvalidConfigError
-from cni_py.model.nft import AddElements, Change, DiscardElements, Element, Set
+from cni_py.model.nft import AddElements, Change, DiscardElements
 from cni_py.model.nft_expr import SCTP, TCP, UDP, Scalar
+from cni_py.model.nft_objects import Element, Set
 
 PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP}
 _LOOPBACK = IPv4Address("127.0.0.1")
 
 Address = IPv4Address | IPv6Address
-
-
-@dataclass(frozen=True, slots=True)
-class PortMapping:
-    """`host_ip` None or unspecified (0.0.0.0, ::) is any address of the node; the latter only of that family."""
-
-    host_port: int
-    container_port: int
-    protocol: str = "tcp"
-    host_ip: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +76,6 @@ def _elements(ports: HostPorts) -> list[tuple[Set, tuple[Element, ...]]]:
 
 
 def _check(mapping: PortMapping, pod: Sequence[Address]) -> None:
-    if mapping.protocol not in PROTOCOLS:
-        raise InvalidConfigError(f"unknown protocol {mapping.protocol!r} of a port mapping", "use tcp, udp or sctp")
     for name, port in (("hostPort", mapping.host_port), ("containerPort", mapping.container_port)):
         if not 0 < port < 1 << 16:
             raise InvalidConfigError(f"invalid {name} number: {port}", "ports are 1 to 65535")

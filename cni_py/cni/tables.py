@@ -16,8 +16,9 @@ are here in one place, since their order across the features is what makes them 
 
 from ipaddress import IPv4Network, IPv6Network
 
-from cni_py.model.nft import Chain, Hook, Layout, Rule, Set, Table
+from cni_py.model.nft import Layout
 from cni_py.model.nft_expr import DROP, AnyOf, Counter, DataType, DnatToMap, Field, Lookup, Masquerade, Match, Verdict
+from cni_py.model.nft_objects import Chain, Hook, Rule, Set, Table
 
 NAT = Table("inet", "cnipy_nat")
 

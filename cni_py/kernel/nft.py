@@ -18,7 +18,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 
-from cni_py.kernel import nft_wire
+from cni_py.kernel import nft_elements, nft_wire
 from cni_py.kernel.netlink import (
     NETLINK_NETFILTER,
     NLM_F_ACK,
@@ -38,14 +38,12 @@ from cni_py.model.nft import (
     DeleteSet,
     DestroyTable,
     DiscardElements,
-    Element,
     Layout,
     Operation,
     RequireSet,
-    Set,
-    Table,
     joined,
 )
+from cni_py.model.nft_objects import Element, Set, Table
 
 _ATTEMPTS = 20
 _TEXT_LENGTH = 300
@@ -116,12 +114,12 @@ def table_exists(socket: NetlinkSocket, table: Table) -> bool:
 
 def elements(socket: NetlinkSocket, one: Set) -> tuple[Element, ...]:
     """The elements of one of our sets, in no order but that of ranges; none if the set is not there."""
-    return nft_wire.decode_elements(one, _read(socket, nft_wire.dump_elements(one)))
+    return nft_elements.decode_elements(one, _read(socket, nft_wire.dump_elements(one)))
 
 
 def element(socket: NetlinkSocket, one: Set, wanted: Element) -> Element | None:
     """The element with the key of `wanted`, or None. Not for interval sets."""
-    return next(iter(nft_wire.decode_elements(one, _read(socket, nft_wire.get_element(one, wanted)))), None)
+    return next(iter(nft_elements.decode_elements(one, _read(socket, nft_wire.get_element(one, wanted)))), None)
 
 
 def remove_if_empty(socket: NetlinkSocket, layouts: Iterable[Layout]) -> tuple[Table, ...]:

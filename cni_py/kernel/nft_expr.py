@@ -16,7 +16,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import assert_never
 
 from cni_py.kernel.netlink import attr, nested
-from cni_py.model.nft import Rule
 from cni_py.model.nft_expr import (
     ICMPV6,
     TCP,
@@ -35,6 +34,7 @@ from cni_py.model.nft_expr import (
     Verdict,
     VerdictMap,
 )
+from cni_py.model.nft_objects import Rule
 
 # The first of sixteen 32-bit registers, and the register of the verdict.
 REGISTER, VERDICT_REGISTER = 8, 0

@@ -7,10 +7,11 @@ import pytest
 from netns.nat_lab import NODE4, OUTSIDE4, Lab, lab, seen_from
 
 from cni_py.cni import portmap
-from cni_py.cni.portmap import HostPorts, PortMapping
+from cni_py.cni.portmap import HostPorts
 from cni_py.kernel import conntrack, nft
 from cni_py.kernel.conntrack import Flows
 from cni_py.kernel.netlink import NLM_F_DUMP, NetlinkSocket
+from cni_py.model.attachment import PortMapping
 
 TCP, UDP = 6, 17
 

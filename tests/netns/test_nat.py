@@ -21,8 +21,9 @@ from netns.nat_lab import (
 )
 
 from cni_py.cni import masquerade, portmap, tables
-from cni_py.cni.portmap import HostPorts, PortMapping
+from cni_py.cni.portmap import HostPorts
 from cni_py.kernel import conntrack, nft
+from cni_py.model.attachment import PortMapping, Protocol
 from cni_py.model.nft import Change, joined
 from cni_py.model.nft_expr import UDP
 
@@ -94,7 +95,7 @@ def test_no_masquerade_without_ranges(routed: Lab) -> None:
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 @pytest.mark.parametrize("version", [4, 6])
-def test_host_port(net: Lab, version: int, protocol: str) -> None:
+def test_host_port(net: Lab, version: int, protocol: Protocol) -> None:
     """A host port leads to the pod from outside, from the node's own address, from the pod itself and its neighbour."""
     commit(MASQUERADE, portmap.plan_portmap(host_ports(net, PortMapping(8080, 80, protocol))))
     first, second = net.pods
@@ -109,7 +110,7 @@ def test_host_port(net: Lab, version: int, protocol: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
-def test_host_port_by_loopback(net: Lab, protocol: str) -> None:
+def test_host_port_by_loopback(net: Lab, protocol: Protocol) -> None:
     """127.0.0.1:port on the node leads to the pod, which sees the node's address."""
     commit(portmap.plan_portmap(host_ports(net, PortMapping(8080, 80, protocol))))
     assert talk(net.node, ("127.0.0.1", 8080), net.pods[0], 80, protocol) == "10.0.0.1"

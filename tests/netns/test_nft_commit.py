@@ -11,9 +11,10 @@ from netns.nft_listing import listed, listed_elsewhere
 
 from cni_py.cni import antispoof, masquerade, portmap, tables
 from cni_py.cni.antispoof import Guarded
-from cni_py.cni.portmap import HostPorts, PortMapping
+from cni_py.cni.portmap import HostPorts
 from cni_py.kernel import nft, nft_wire
 from cni_py.kernel.netlink import NETLINK_ROUTE, NetlinkError, NetlinkSocket, message
+from cni_py.model.attachment import PortMapping
 from cni_py.model.errors import ExistsError, KernelError
 from cni_py.model.nft import (
     AddChain,
@@ -21,20 +22,15 @@ from cni_py.model.nft import (
     AddRule,
     AddSet,
     AddTable,
-    Chain,
     Change,
     DiscardElements,
-    Element,
     FlushSet,
-    Hook,
     Layout,
-    Rule,
-    Set,
-    Table,
     joined,
     render,
 )
 from cni_py.model.nft_expr import DROP, Counter, DataType, Field, Lookup, Masquerade
+from cni_py.model.nft_objects import Chain, Element, Hook, Rule, Set, Table
 
 pytestmark = pytest.mark.sudo
 

@@ -13,26 +13,21 @@ from netns.nft_listing import listed, listed_elsewhere, sort_elements
 
 from cni_py.cni import antispoof, masquerade, portmap, tables
 from cni_py.cni.antispoof import Guarded
-from cni_py.cni.portmap import HostPorts, PortMapping
+from cni_py.cni.portmap import HostPorts
 from cni_py.kernel import nft
+from cni_py.model.attachment import PortMapping
 from cni_py.model.nft import (
     AddChain,
     AddElements,
     AddRule,
     AddSet,
     AddTable,
-    Chain,
     Change,
     DestroyTable,
     DiscardElements,
-    Element,
     FlushChain,
     FlushSet,
-    Hook,
     Operation,
-    Rule,
-    Set,
-    Table,
     render,
 )
 from cni_py.model.nft_expr import (
@@ -50,6 +45,7 @@ from cni_py.model.nft_expr import (
     Verdict,
     VerdictMap,
 )
+from cni_py.model.nft_objects import Chain, Element, Hook, Rule, Set, Table
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "nft"
 POD4, POD6 = IPv4Address("10.0.0.2"), IPv6Address("fd00::2")

@@ -17,18 +17,14 @@ from cni_py.model.nft import (
     AddRule,
     AddSet,
     AddTable,
-    Chain,
     Change,
     DestroyTable,
     DiscardElements,
-    Element,
     Operation,
-    Rule,
-    Set,
-    Table,
     render,
 )
 from cni_py.model.nft_expr import ACCEPT, DROP, RETURN, Counter, DataType, Field, Lookup, Match, Range, Scalar, Verdict
+from cni_py.model.nft_objects import Chain, Element, Rule, Set, Table
 
 T = Table("inet", "t")
 LEAF, TOP = Chain(T, "leaf"), Chain(T, "top")

@@ -6,26 +6,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import pytest
 
 from cni_py.cni import antispoof, masquerade, portmap, tables
-from cni_py.cni.portmap import HostPorts, PortMapping
+from cni_py.cni.portmap import HostPorts
 from cni_py.kernel import netlink, nft, nft_expr, nft_wire
+from cni_py.model.attachment import PortMapping
 from cni_py.model.errors import InvalidConfigError, KernelError, MissingFeatureError
-from cni_py.model.nft import (
-    AddChain,
-    AddElements,
-    AddRule,
-    AddSet,
-    Chain,
-    DestroyTable,
-    DiscardElements,
-    Element,
-    Hook,
-    Layout,
-    Operation,
-    Rule,
-    Set,
-    Table,
-    clean_comment,
-)
+from cni_py.model.nft import AddChain, AddElements, AddRule, AddSet, DestroyTable, DiscardElements, Layout, Operation
 from cni_py.model.nft_expr import (
     DROP,
     RETURN,
@@ -40,6 +25,7 @@ from cni_py.model.nft_expr import (
     Range,
     Scalar,
 )
+from cni_py.model.nft_objects import Chain, Element, Hook, Rule, Set, Table, clean_comment
 
 T = Table("inet", "t")
 POD4, POD6 = IPv4Address("10.0.0.2"), IPv6Address("fd00::2")
@@ -148,7 +134,6 @@ def test_merge(ranges: list[str], merged: tuple[str, ...]) -> None:
     [
         pytest.param(PortMapping(0, 80), "invalid hostPort number: 0", id="host port 0"),
         pytest.param(PortMapping(80, 65536), "invalid containerPort number: 65536", id="container port"),
-        pytest.param(PortMapping(80, 80, "icmp"), "unknown protocol 'icmp' of a port mapping", id="protocol"),
         pytest.param(
             PortMapping(80, 80, "tcp", IPv6Address("::")),
             "host port 80/tcp on ::: the pod has no such address",
