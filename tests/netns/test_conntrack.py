@@ -85,14 +85,15 @@ def test_many_entries(net: Lab) -> None:
     with nft.connect() as socket:
         nft.commit(socket, portmap.plan_portmap(HostPorts((PortMapping(53, 53, "udp"),), (pod.ip4,))))
         sinks = [net.node.listen(4, "udp", port) for port in range(6000, 6019)]
-        for _ in range(100):
-            with net.outside.open(4, "udp") as client:
-                for port in (53, *range(6000, 6019)):
-                    client.sendto(b"x", (NODE4, port))
+        clients = [net.outside.open(4, "udp") for _ in range(100)]  # all open at once: no two have the same port
+        for client in clients:
+            for port in (53, *range(6000, 6019)):
+                client.sendto(b"x", (NODE4, port))
         for sink in sinks:
             for _ in range(100):
                 sink.recv(16)
-            sink.close()
+        for one in (*sinks, *clients):
+            one.close()
         before = tracked(socket)
         assert conntrack.delete(socket, Flows(4, UDP, 53, translated_to=pod.ip4)) == 100
         assert before - 100 == tracked(socket)
