@@ -60,7 +60,7 @@ def allocate(leases: Leases, want: Want, position: int, pool: RangeSet, requeste
     prefix = f"failed to allocate for range {position}: "
     if requested is not None:
         return _take_requested(leases, want, position, pool, requested)
-    for name in (*leases.held(want.holder.content), *leases.held(want.holder.old_content)):
+    for name in sorted((*leases.held(want.holder.content), *leases.held(want.holder.old_content))):
         address = parse_ip(name)
         if address is not None and pool.range_of(address) is not None:
             raise ExistsError(

@@ -12,7 +12,7 @@ class LeaseView(Protocol):
     """The leases of one network while nobody changes them. Methods raise IOFailureError."""
 
     def held(self, content: str) -> tuple[str, ...]:
-        """The names of the leases with this content."""
+        """The names of the leases with this content, sorted as host-local finds them."""
 
     def leases(self) -> tuple[Lease, ...]:
         """All leases; O(n)."""

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from cni_py.model.errors import IOFailureError
 
-_MAX_BYTES = 64 << 10  # a reservation has about 80 bytes; who fills more is no reservation
+_MAX_BYTES = 256 << 10  # a reservation has about 80 bytes, and at most what an environment variable can hold, 128 KiB
 _TEMPORARY = ".cni-py-new"  # one name is enough: it exists only under the network's lock
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -164,7 +164,7 @@ class Directory:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_BYTES:
                 return None
-            return File(os.read(fd, _MAX_BYTES), _token(found))
+            return File(os.read(fd, found.st_size + 1), _token(found))
         finally:
             os.close(fd)
 

@@ -68,7 +68,7 @@ class FakeLeases:
 
     def held(self, content: str) -> tuple[str, ...]:
         """See LeaseView."""
-        return tuple(lease.name for lease in self.leases() if lease.content == content)
+        return tuple(sorted(lease.name for lease in self.leases() if lease.content == content))
 
     def leases(self) -> tuple[Lease, ...]:
         """See LeaseView."""

@@ -55,9 +55,9 @@ class DiskView:
     def held(self, content: str) -> tuple[str, ...]:
         """See LeaseView."""
         if self._survey is not None:
-            return tuple(self._survey.live.get(content, ()))
+            return tuple(sorted(self._survey.live.get(content, ())))
         entries = self._index.entries(content) if self._index else {}
-        return tuple(name for name in entries if self._holds(name, content))
+        return tuple(sorted(name for name in entries if self._holds(name, content)))
 
     def leases(self) -> tuple[Lease, ...]:
         """See LeaseView."""
@@ -115,7 +115,7 @@ class DiskView:
             entry = known.get(content, {}).get(name, _NO_ENTRY)
             if entry.token != found.token:
                 entry = Entry(found.token, seen_in if all_old else "")
-            old = all_old or (bool(boot and entry.boot) and entry.boot != boot)
+            old = bool(boot and entry.boot) and entry.boot != boot
             if _family(name) and (old or not content.strip("\0")):
                 survey.dead[name] = Lease(name, content, entry.boot, entry.created_s, entry.owner)
             else:

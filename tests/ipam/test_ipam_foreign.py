@@ -40,7 +40,7 @@ OBSTACLES: dict[str, Callable[[Path], object]] = {
     "loop": lambda path: path.symlink_to(path),
     "FIFO": os.mkfifo,
     "directory": nested,
-    "huge": lambda path: path.write_bytes(b"c1\r\neth0" + b" " * 100_000),
+    "huge": lambda path: path.write_bytes(b"c1\r\neth0" + b" " * 300_000),
     "binary": lambda path: path.write_bytes(bytes(range(1, 256))),
 }
 
