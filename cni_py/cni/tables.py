@@ -1,4 +1,4 @@
-"""The two standing tables of the node: `inet cnipy_nat` (masquerade, host ports) and its counterpart for source checks.
+"""The standing table `inet cnipy_nat` of the node: masquerade and host ports. (`antispoof` has those of source checks.)
 
 A pod is elements in sets, never a rule, so the cost of a packet and of an ADD does not grow with the pods. The rules
 are here in one place, since their order across the features is what makes them right:
@@ -6,6 +6,9 @@ are here in one place, since their order across the features is what makes them 
 - *Host ports* are translated at priority dstnat + 5, after kube-proxy's chains (dstnat): the first translation of a
   connection wins, so a Service or NodePort on the same number stays what it was (CVE-2019-9946). Only packets to an
   address of the node are looked at, so port 53 here never takes a pod's packet to port 53 elsewhere (CVE-2025-67499).
+  XXX: kube-proxy in IPVS mode gives the node the address of every Service (kube-ipvs0) and translates on input, after
+  us, so a host port without hostIP takes that port of Services too. No expression tells such an address from the node's
+  own; on those nodes hostIP is the answer.
 - *127.0.0.1* is translated on output only. The packet leaves through an interface with `route_localnet`, which lets
   neighbours talk to 127.0.0.0/8 as well (CVE-2020-8558); the guard drops what comes in from there for loopback, before
   connection tracking puts 127.0.0.1 back into genuine replies. IPv6 has no `route_localnet`: [::1]:port is not served.
