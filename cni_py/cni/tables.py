@@ -1,4 +1,4 @@
-"""The standing table `inet cnipy_nat` of the node: masquerade and host ports. (`antispoof` has those of source checks.)
+"""The standing table `inet cnipy_nat` of the node: masquerade and host ports. `antispoof` has those of source checks.
 
 A pod is elements in sets, never a rule, so the cost of a packet and of an ADD does not grow with the pods. The rules
 are here in one place, since their order across the features is what makes them right:
