@@ -122,3 +122,89 @@ def test_at_the_same_time_on_one_directory(reference: Path, tmp_path: Path) -> N
     assert set(addresses) == {name.name for name in (tmp_path / "net").glob("10.*")}
     assert [outcome.code for outcome in run_all("DEL")] == [0] * 48
     assert list((tmp_path / "net").glob("10.*")) == []
+
+
+SUBNETS = st.sampled_from(
+    [
+        "10.1.2.0/24",
+        "10.1.2.0/30",
+        "10.1.2.4/30",
+        "10.1.2.0/31",
+        "10.1.2.5/24",
+        "0.0.0.0/0",
+        "fd00::/64",
+        "fd00::/126",
+        "fd00::1/64",
+        "::ffff:10.1.2.0/120",
+        "::/0",
+        "fd00::/127",
+        "10.1.0.0/16",
+        "x",
+        "255.255.255.252/30",
+    ]
+)
+ADDRESSES = st.sampled_from(
+    [
+        "10.1.2.0",
+        "10.1.2.1",
+        "10.1.2.2",
+        "10.1.2.3",
+        "10.1.2.5",
+        "10.1.2.255",
+        "fd00::",
+        "fd00::2",
+        "FD00::0:3",
+        "::ffff:10.1.2.2",
+        "10.1.2",
+        "0.0.0.1",
+        "255.255.255.254",
+        "fe80::1%lo",
+    ]
+)
+IPS = st.lists(ADDRESSES, max_size=1)
+RANGES = st.fixed_dictionaries(
+    {"subnet": SUBNETS}, optional={"rangeStart": ADDRESSES, "rangeEnd": ADDRESSES, "gateway": ADDRESSES}
+)
+CONFIGS = st.fixed_dictionaries(
+    {"name": st.just("net"), "cniVersion": st.sampled_from(["1.0.0", "0.2.0", "0.4.0", ""])},
+    optional={
+        "ipam": st.builds(
+            lambda top, more: {**top, **more},
+            st.just({}) | RANGES,
+            st.fixed_dictionaries({}, optional={"ranges": st.lists(st.lists(RANGES, max_size=2), max_size=3)}),
+        ),
+        "runtimeConfig": st.fixed_dictionaries(
+            {},
+            optional={
+                "ipRanges": st.lists(st.lists(RANGES, max_size=2), max_size=1),
+                "ips": st.lists(ADDRESSES, max_size=1),
+            },
+        ),
+        "args": st.just({}) | st.fixed_dictionaries({"cni": st.fixed_dictionaries({"ips": IPS})}),
+    },
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(config=CONFIGS)
+def test_same_reading_of_configurations(config: dict[str, Any], reference: Path) -> None:
+    """Any configuration is accepted or refused alike, in the same words, and gives the same addresses and files."""
+    with tempfile.TemporaryDirectory() as scratch:
+        outcomes = []
+        for name in ("ours", "theirs"):
+            data_dir = Path(scratch) / name
+            data_dir.mkdir()
+            sent = dict(config)
+            if "ipam" in sent:
+                sent["ipam"] = {"type": "host-local", **sent["ipam"], "dataDir": str(data_dir)}
+            env = environment("ADD")
+            outcomes.append(
+                compared(in_process(sent, env) if name == "ours" else finish(start_reference(reference, env), sent))
+            )
+        mine, theirs = outcomes
+        # Go decodes the whole document first, in its order; of several errors ours may name another.
+        if theirs[0] and theirs[1]["msg"].startswith(("invalid IP address", "invalid CIDR address")):
+            assert mine[0] == 1
+        else:
+            assert theirs == mine
+        assert tree(Path(scratch) / "theirs") == tree(Path(scratch) / "ours")
