@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cni_py.cmd import ipam
 from cni_py.invoke.delegate import find_plugin
 from cni_py.model.attachment import Attachment, Key
-from cni_py.model.errors import BadEnvironmentError, CniPyError, InvalidConfigError
+from cni_py.model.errors import BadEnvironmentError, CniPyError
 from cni_py.model.persona import Persona
 from cni_py.spec import gojson
 from cni_py.spec.request import Request
@@ -60,10 +60,6 @@ class IpamDelegate:
             self._call(plugin, request)
 
     def _call(self, plugin: str, request: Request) -> bytes:
-        if not plugin:
-            raise InvalidConfigError(
-                "no plugin name provided", 'a routed network needs an "ipam" section with a "type"'
-            )
         executable = find_plugin(plugin, request.path)
         if executable.resolve() == self._program and executable.name in (ipam.NAME, Persona.HOST_LOCAL.value):
             return ipam.call(request)

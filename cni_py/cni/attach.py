@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface, ip_network
-from typing import Any
+from typing import Any, Literal
 
 from cni_py.model.attachment import (
     Attachment,
@@ -41,14 +41,26 @@ def key_of(request: Request) -> Key:
     return Key(request.network, request.container_id, request.ifname)
 
 
+def mode_of(conf: NetConf, persona: Persona) -> Literal["routed", "bridge"]:
+    """How the container is attached: as the reference plugin of that name does it, else as the configuration says.
+
+    Raises InvalidConfigError for a routed network without IPAM: there is nothing to route.
+    """
+    fixed: dict[Persona, Literal["routed", "bridge"]] = {Persona.PTP: "routed", Persona.BRIDGE: "bridge"}
+    mode = fixed.get(persona, conf.effective_mode)
+    if mode == "routed" and not conf.ipam_type:
+        raise InvalidConfigError("no plugin name provided", 'a routed network needs an "ipam" section with a "type"')
+    return mode
+
+
 def plan_attachment(request: Request, conf: NetConf, persona: Persona, lease: Result, occasion: Occasion) -> Attachment:
     """The attachment that ADD is to make of a `lease`, the IPAM plugin's result (empty for a layer 2 network).
 
     Raises PluginError if the lease has no address, InvalidConfigError if it has no gateway where one is needed.
     """
     key = key_of(request)
-    mode = "routed" if persona is Persona.PTP else "bridge" if persona is Persona.BRIDGE else conf.effective_mode
-    if (conf.ipam_type or mode == "routed") and not lease.ips:
+    mode = mode_of(conf, persona)
+    if conf.ipam_type and not lease.ips:
         raise PluginError("IPAM plugin returned missing IP config", f"look at {conf.ipam_type or 'the ipam section'}")
     host_mac, own_mac = macs(key)
     addresses = tuple(_with_gateway(ip, conf, mode) for ip in lease.ips)

@@ -153,6 +153,7 @@ def _routes(attachment: Attachment) -> Iterator[LinkRoute]:
     if attachment.mode == "routed":
         for entry in attachment.addresses:
             yield from _routed(attachment, entry)
+    gateways = {entry.gateway for entry in attachment.addresses}
     for route in attachment.routes:
         resolved = resolve_gateway(route, attachment.addresses)
         yield LinkRoute(
@@ -165,6 +166,7 @@ def _routes(attachment: Attachment) -> Iterator[LinkRoute]:
             priority=route.priority,
             mtu=route.mtu,
             advmss=route.advmss,
+            onlink=attachment.mode == "routed" and resolved.gw not in gateways and resolved.gw is not None,
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cni_py.cni import firewall
-from cni_py.cni.attach import Occasion, key_of, plan_attachment, plan_chained, port_mappings
+from cni_py.cni.attach import Occasion, key_of, mode_of, plan_attachment, plan_chained, port_mappings
 from cni_py.cni.outcome import chained_result, result_of
 from cni_py.cni.state import bridge_pin, check_bridge, desired_state, host_links, stale_addresses
 from cni_py.cni.undo import Undo
@@ -57,8 +57,9 @@ def add(call: Call, node: Node) -> Result:
         if call.persona in CHAINED:
             return _add_chained(call, node, kernel, undo)
         _refuse_existing(call, node, kernel)
+        mode_of(conf, call.persona)
         lease = Result()
-        if conf.ipam_type or conf.effective_mode == "routed" or call.persona is Persona.PTP:
+        if conf.ipam_type:
             undo.push("release the address", lambda: node.delegate.run(conf.ipam_type, "DEL"))
             lease = _parse_lease(node.delegate.run(conf.ipam_type, "ADD"), request)
         attachment = plan_attachment(request, conf, call.persona, lease, node.occasion)

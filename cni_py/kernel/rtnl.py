@@ -31,6 +31,7 @@ _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
 _RTN_UNICAST = 1
+_ONLINK = 4
 # Who made a route. Ours on the host can be told from all others; in the container it is what the reference says, boot.
 ROUTE_PROTOCOL = {"host": 142, "container": 3}
 
@@ -214,7 +215,9 @@ def _route(route: LinkRoute, index: int) -> bytes:
     table = route.table if route.table < 256 else 0
     scope = route.scope if route.dst.version == 4 else 0  # IPv6 knows no scope of routes
     protocol = ROUTE_PROTOCOL[route.ns]
-    body = _RTMSG.pack(family, route.dst.prefixlen, 0, 0, table, protocol, scope, _RTN_UNICAST, 0)
+    body = _RTMSG.pack(
+        family, route.dst.prefixlen, 0, 0, table, protocol, scope, _RTN_UNICAST, _ONLINK if route.onlink else 0
+    )
     if route.dst.prefixlen:
         body += attr(_RTA_DST, route.dst.network_address.packed)
     body += attr(_RTA_OIF, _U32.pack(index))

@@ -50,7 +50,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class LinkRoute:
-    """A route out of a link. `src` is the preferred source; numbers of 0 are left to the kernel."""
+    """A route out of a link. `src` is the preferred source; numbers of 0 are left to the kernel.
+
+    `onlink`: the gateway is taken to be on the link, though no route says so.
+    """
 
     ns: Ns
     link: str
@@ -62,6 +65,7 @@ class LinkRoute:
     priority: int = 0
     mtu: int = 0
     advmss: int = 0
+    onlink: bool = False
 
 
 @dataclass(frozen=True, slots=True)
