@@ -235,9 +235,12 @@ class Directory:
         self._disk.set_mtime(self._fd, mtime_ns)
 
     def _write_temporary(self, content: bytes) -> str:
-        self.unlink(_TEMPORARY)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = self._disk.open(_TEMPORARY, flags, 0o600, self._fd)
+        try:
+            fd = self._disk.open(_TEMPORARY, flags, 0o600, self._fd)
+        except FileExistsError:  # left by a process that was killed
+            self.unlink(_TEMPORARY)
+            fd = self._disk.open(_TEMPORARY, flags, 0o600, self._fd)
         try:
             self._write(fd, content)
             return _token(os.fstat(fd))

@@ -100,12 +100,7 @@ def _neutral_route(line: str) -> str:
 
     `onlink` is how we say what the reference achieves by adding the route before it deletes the network's.
     """
-    return (
-        re.sub(r"(dev VETH)( proto \w+)?( scope \w+)?", r"\1", line)
-        .replace(" onlink", "")
-        .removesuffix(" linkdown")
-        .strip()
-    )
+    return re.sub(r"(dev VETH)( proto \w+)?( scope \w+)?| (?:onlink|linkdown)\b", r"\1", line).strip()
 
 
 def _port(link: dict[str, Any]) -> dict[str, Any]:
