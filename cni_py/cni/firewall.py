@@ -111,7 +111,7 @@ def _host_ports(attachment: Attachment) -> HostPorts:
         mappings=attachment.ports,
         pod=tuple(first[version] for version in sorted(first)),
         owner=f"{attachment.key.network}/{attachment.key.container_id}",
-        bridge=attachment.port.bridge if attachment.port is not None else "",
+        bridge=localnet_device(attachment) if attachment.port is not None else "",
         localnet=_localnet(attachment),
         snat=attachment.snat,
         masq_all=attachment.masq_all,

@@ -5,6 +5,7 @@ advertisements (CVE-2020-10749), an address that IPAM proved unique needs no dup
 a routed address makes no route to its own network, so none has to be deleted again.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
@@ -49,7 +50,12 @@ def bridge_pin(attachment: Attachment, observed: NodeState) -> tuple[SetLink, ..
     """The change that makes an existing bridge keep its MAC, once it is to be a gateway that others know by it."""
     port = attachment.port
     seen = observed.link("host", port.bridge) if port is not None and port.gateways else None
-    if port is None or seen is None or all(_has(observed, port.bridge, gateway) for gateway in port.gateways):
+    if (
+        port is None
+        or port.vlan
+        or seen is None
+        or all(_has(observed, port.bridge, gateway) for gateway in port.gateways)
+    ):
         return ()
     return (SetLink(seen, replace(seen, mac="")),)
 
@@ -67,7 +73,8 @@ def stale_addresses(attachment: Attachment, observed: NodeState) -> tuple[Addres
     port = attachment.port
     if port is None or not port.gateways:
         return ()
-    held = [address for address in observed.addresses if address.ns == "host" and address.link == port.bridge]
+    device = gateway_device(port)
+    held = [address for address in observed.addresses if address.ns == "host" and address.link == device]
     stale: list[Address] = []
     for gateway in port.gateways:
         if any(address.address == gateway for address in held):
@@ -77,7 +84,7 @@ def stale_addresses(attachment: Attachment, observed: NodeState) -> tuple[Addres
                 continue
             if not port.force_address:
                 raise PluginError(
-                    f'"{port.bridge}" already has an IP address different from {gateway}',
+                    f'"{device}" already has an IP address different from {gateway}',
                     f"it has {address.address}: remove that, set forceAddress, or name another bridge",
                 )
             stale.append(address)
@@ -94,6 +101,7 @@ def _links(attachment: Attachment) -> Iterator[Link]:
     port = attachment.port
     if attachment.mode == "bridge" and port is not None:
         yield bridge_link(port, attachment.mtu)
+        yield from _gateway_links(port, attachment.mtu)
     if attachment.mode != "chained":
         ifname = attachment.key.ifname
         yield Link(
@@ -106,6 +114,9 @@ def _links(attachment: Attachment) -> Iterator[Link]:
             peer=ifname,
             hairpin=port is not None and port.hairpin,
             isolated=port is not None and port.isolated,
+            vlan=port.vlan if port is not None else 0,
+            trunk=port.trunk if port is not None else (),
+            default_vlan=port is None or port.keep_default_vlan,
         )
         yield Link(
             "container",
@@ -124,7 +135,33 @@ def _links(attachment: Attachment) -> Iterator[Link]:
 def bridge_link(port: BridgePort, mtu: int) -> Link:
     """The bridge as it is made. One that exists keeps its MAC and its MTU: other ports depend on them."""
     vlans = bool(port.vlan or port.trunk)
-    return Link("host", port.bridge, "bridge", mac=port.mac, mtu=mtu, promisc=port.promisc, vlan_filtering=vlans)
+    return Link(
+        "host", port.bridge, "bridge", mac=port.mac, mtu=mtu, promisc=port.promisc, vlan_filtering=vlans, shared=True
+    )
+
+
+def gateway_device(port: BridgePort) -> str:
+    """The device that has the gateways' addresses: the bridge, or of a VLAN the node's own veth into it."""
+    return f"{port.bridge}.{port.vlan}" if port.vlan else port.bridge
+
+
+def _gateway_links(port: BridgePort, mtu: int) -> Iterator[Link]:
+    """The node's own port in the VLAN: a bridge with several VLANs is in none of them itself."""
+    if port.vlan and port.gateways:
+        device = gateway_device(port)
+        inner = "cpv" + hashlib.sha256(device.encode()).hexdigest()[:12]
+        yield Link("host", device, "veth", mtu=mtu, peer=inner, shared=True)
+        yield Link(
+            "host",
+            inner,
+            "veth",
+            mtu=mtu,
+            master=port.bridge,
+            peer=device,
+            vlan=port.vlan,
+            default_vlan=port.keep_default_vlan,
+            shared=True,
+        )
 
 
 def _addresses(attachment: Attachment) -> Iterator[Address]:
@@ -132,7 +169,7 @@ def _addresses(attachment: Attachment) -> Iterator[Address]:
         return
     port = attachment.port
     for gateway in port.gateways if port is not None else ():
-        yield Address("host", port.bridge if port is not None else "", gateway)
+        yield Address("host", gateway_device(port) if port is not None else "", gateway)
     if attachment.mode == "routed":
         for single in dict.fromkeys(_host_route(entry.gateway) for entry in attachment.addresses):
             yield Address("host", attachment.host_ifname, single)
@@ -214,7 +251,7 @@ def _forwarding(attachment: Attachment, versions: frozenset[int]) -> Iterator[Sy
 
 def localnet_device(attachment: Attachment) -> str:
     """The device by which the node reaches the container, and on which 127.0.0.1 may be a source (host ports)."""
-    return attachment.port.bridge if attachment.port is not None else attachment.host_ifname
+    return gateway_device(attachment.port) if attachment.port is not None else attachment.host_ifname
 
 
 def _container_sysctls(attachment: Attachment, *, ipv6: bool) -> Iterator[Sysctl]:

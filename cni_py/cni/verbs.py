@@ -11,7 +11,7 @@ from typing import Any
 from cni_py.cni import firewall
 from cni_py.cni.attach import Occasion, key_of, mode_of, plan_attachment, plan_chained, port_mappings
 from cni_py.cni.outcome import chained_result, result_of
-from cni_py.cni.state import bridge_pin, check_bridge, desired_state, host_links, stale_addresses
+from cni_py.cni.state import bridge_pin, check_bridge, desired_state, gateway_device, host_links, stale_addresses
 from cni_py.cni.undo import Undo
 from cni_py.model.attachment import Attachment, host_ifname
 from cni_py.model.diff import diff
@@ -216,7 +216,7 @@ def _host_macs(attachment: Attachment, kernel: Kernel) -> dict[str, str]:
     """{host device: MAC}; only those that the kernel chose, or may have changed, have to be asked for."""
     macs = {attachment.host_ifname: attachment.host_mac}
     asked = [shaper.link for shaper in attachment.shapers if shaper.mirror_from]
-    asked += [attachment.port.bridge] if attachment.port is not None else []
+    asked += [attachment.port.bridge, gateway_device(attachment.port)] if attachment.port is not None else []
     return macs | {name: kernel.mac_of("host", name) for name in asked}
 
 

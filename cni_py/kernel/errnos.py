@@ -3,7 +3,7 @@
 import errno
 import os
 
-from cni_py.model.errors import ExistsError, KernelError, MissingFeatureError
+from cni_py.model.errors import CniPyError, ExistsError, KernelError, MissingFeatureError, UnsupportedFieldError
 from cni_py.model.ops import (
     AddAddress,
     AddLink,
@@ -11,7 +11,9 @@ from cni_py.model.ops import (
     DelLink,
     DelRoute,
     Op,
+    SetVlans,
 )
+from cni_py.model.words import describe
 
 _GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
 _MISSING = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT})
@@ -31,6 +33,16 @@ def already_so(op: Op, number: int) -> bool:
             return number == errno.EEXIST and address.ns == "host"
         case _:
             return False
+
+
+def refusal(op: Op, number: int, text: str = "") -> CniPyError:
+    """The error for a change that the kernel refused. A kernel without VLAN filtering shows it here, and only here."""
+    if isinstance(op, SetVlans) and number in _MISSING:
+        return UnsupportedFieldError(
+            f"cannot {describe(op)}: this kernel's bridges have no VLAN filtering",
+            "vlan and vlanTrunk need CONFIG_BRIDGE_VLAN_FILTERING: leave them out, or use one bridge a VLAN",
+        )
+    return translate(describe(op), number, text)
 
 
 def translate(what: str, number: int, text: str = "") -> KernelError | ExistsError:

@@ -8,12 +8,12 @@ import errno
 import fcntl
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from typing import Protocol
 
 from cni_py.kernel import netns, rtnl
-from cni_py.kernel.errnos import already_so, translate
+from cni_py.kernel.errnos import already_so, refusal, translate
 from cni_py.kernel.link_events import LinkEvents
 from cni_py.kernel.netlink import NETLINK_ROUTE, NetlinkError, NetlinkSocket
 from cni_py.kernel.sysctl import read_sysctl, write_sysctl
@@ -31,9 +31,9 @@ from cni_py.model.ops import (
     Op,
     SetLink,
     SetSysctl,
+    SetVlans,
     inverse,
 )
-from cni_py.model.words import describe
 
 _SIOCGIFINDEX = 0x8933
 _PORT_DEADLINE_S = 3  # the reference waits 2.55 s
@@ -116,9 +116,9 @@ class NodeKernel:
         links: list[Link] = []
         addresses: list[Address] = []
         for link in desired.links:
-            seen = self.see_link(link.ns, link.name) if link.kind == "bridge" else None
+            seen = self.see_link(link.ns, link.name) if link.shared else None
             if seen is not None:
-                links.append(_as_link(link.ns, seen))
+                links.append(_as_link(link, seen))
                 addresses += self._addresses_on(link.ns, seen)
         sysctls = [sysctl for wanted in desired.sysctls for sysctl in self._sysctl(wanted)]
         return NodeState(links=tuple(links), addresses=tuple(addresses), sysctls=tuple(sysctls))
@@ -267,11 +267,14 @@ class _Run:
                 return link.ns, [rtnl.new_link(link)]
             case AddLink(link, Link() as peer):
                 master = self._index(link.ns, link.master) if link.master else 0
-                return link.ns, [rtnl.new_veth(link, peer, self._container_fd(), master)]
+                fd = self._container_fd() if peer.ns == "container" else None
+                return link.ns, [rtnl.new_veth(link, peer, fd, master)]
             case SetLink(link, before):
                 change = link_change(link, before) or {}
                 master = self._index(link.ns, link.master) if link.master and "master" in change else 0
                 return link.ns, rtnl.set_link(self._index(link.ns, link.name), change, master)
+            case SetVlans(link):
+                return link.ns, rtnl.set_vlans(link, self._index(link.ns, link.name))
             case DelLink(ns, name):
                 return ns, [rtnl.del_link(name)]
             case AddAddress(address):
@@ -319,7 +322,7 @@ class _Run:
         """After a refusal: note what took effect all the same; raise unless each refusal means "already so"."""
         self._done += dict.fromkeys(op for index, (op, _) in enumerate(pending) if index not in error.failed)
         if not all(already_so(pending[index][0], number) for index, number in error.failed.items()):
-            raise translate(describe(pending[error.index][0]), error.errno, error.text) from None
+            raise refusal(pending[error.index][0], error.errno, error.text) from None
 
     def _set_sysctl(self, op: Op, sysctl: Sysctl) -> None:
         space = self._spaces[sysctl.ns]
@@ -332,7 +335,7 @@ class _Run:
         except OSError as error:
             if error.errno == errno.ENOENT and not sysctl.required:
                 return
-            raise translate(describe(op), error.errno or errno.EIO) from None
+            raise refusal(op, error.errno or errno.EIO) from None
         self._done.append(op)
 
     def _shape(self, op: Op, shaper: Shaper) -> None:
@@ -342,13 +345,12 @@ class _Run:
         self._done.append(op)
 
 
-def _as_link(ns: Ns, seen: rtnl.SeenLink) -> Link:
-    """A link as seen, for comparison; an existing bridge keeps its MAC and MTU, so they are not compared."""
+def _as_link(wanted: Link, seen: rtnl.SeenLink) -> Link:
+    """A shared link as seen. What it is part of (master, VLANs) was set when it was made and is not asked again."""
     kinds: dict[str, LinkKind] = {"veth": "veth", "bridge": "bridge", "ifb": "ifb"}
-    return Link(
-        ns,
-        seen.name,
-        kinds.get(seen.kind, "other"),
+    return replace(
+        wanted,
+        kind=kinds.get(seen.kind, "other"),
         mac=seen.mac,
         mtu=seen.mtu,
         up=bool(seen.flags & rtnl.IFF_UP),

@@ -5,6 +5,7 @@ pyroute2 does the reading: CHECK is not on the way of a pod's start. Only the ob
 
 import os
 import socket
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -73,20 +74,27 @@ def _link(route: IPRoute, wanted: Link, present: dict[str, int]) -> Link:
     kind = info.get_attr("IFLA_INFO_KIND") if info is not None else ""
     port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info is not None and seen.get_attr("IFLA_MASTER") else None
     master = seen.get_attr("IFLA_MASTER")
-    return Link(
-        wanted.ns,
-        wanted.name,
-        _KINDS.get(kind or "", "other"),
+    in_vlans = not (wanted.vlan or wanted.trunk) or {wanted.vlan or 1, *wanted.trunk} <= _vlans(route, seen["index"])
+    return replace(
+        wanted,
+        kind=_KINDS.get(kind or "", "other"),
+        vlan=wanted.vlan if in_vlans else 0,
+        trunk=wanted.trunk if in_vlans else (),
         mac=seen.get_attr("IFLA_ADDRESS") or "",
         mtu=seen.get_attr("IFLA_MTU"),
         up=bool(seen["flags"] & _IFF_UP),
         master=socket.if_indextoname(master) if master else "",
-        peer=wanted.peer,
         hairpin=bool(port.get_attr("IFLA_BRPORT_MODE")) if port is not None else False,
         isolated=bool(port.get_attr("IFLA_BRPORT_ISOLATED")) if port is not None else False,
         promisc=bool(seen["flags"] & _IFF_PROMISC),
-        vlan_filtering=wanted.vlan_filtering,
     )
+
+
+def _vlans(route: IPRoute, index: int) -> set[int]:
+    """The VLANs that a bridge port is in."""
+    ports = [one for one in route.get_vlans() if one["index"] == index]
+    infos = [info for one in ports for info in one.get_attr("IFLA_AF_SPEC").get_attrs("IFLA_BRIDGE_VLAN_INFO")]
+    return {info["vid"] for info in infos}
 
 
 def _addresses(route: IPRoute, ns: Ns, name: str, index: int) -> list[Address]:

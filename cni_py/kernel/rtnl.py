@@ -23,6 +23,8 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_PROTINFO, IFLA
 IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_BR_VLAN_FILTERING = 1, 2, 1, 7
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
+_IFLA_AF_SPEC, _IFLA_BRIDGE_FLAGS, _IFLA_BRIDGE_VLAN_INFO, _BRIDGE_FLAGS_MASTER = 26, 0, 2, 1
+_PVID, _UNTAGGED = 2, 4
 _SKIP_STATS = 1 << 3
 
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
@@ -59,17 +61,14 @@ class SeenLink:
     vlan_filtering: bool
 
 
-def new_veth(host: Link, peer: Link, netns_fd: int, master: int) -> bytes:
+def new_veth(host: Link, peer: Link, netns_fd: int | None, master: int) -> bytes:
     """Both ends in one message: the host's up and, with `master` (an index), a port; the peer born where it belongs.
 
-    A device that is moved to another namespace costs a grace period (13 to 16 ms), so none is.
+    A device that is moved to another namespace costs a grace period (13 to 16 ms), so none is. Without `netns_fd` both
+    ends are the host's.
     """
-    end = (
-        _IFINFO.pack(0, 0, 0, 0, 0)
-        + _text(IFLA_IFNAME, peer.name)
-        + _optional(peer)
-        + attr(IFLA_NET_NS_FD, _U32.pack(netns_fd))
-    )
+    end = _IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, peer.name) + _optional(peer)
+    end += attr(IFLA_NET_NS_FD, _U32.pack(netns_fd)) if netns_fd is not None else b""
     flags = IFF_UP if host.up else 0
     body = (
         _IFINFO.pack(0, 0, 0, flags, flags)
@@ -125,6 +124,26 @@ def set_port(index: int, change: dict[str, object]) -> list[bytes]:
     if not values:
         return []
     return [message(RTM_SETLINK, NLM_F_ACK, _IFINFO.pack(AF_BRIDGE, 0, index, 0, 0) + nested(IFLA_PROTINFO, *values))]
+
+
+def set_vlans(link: Link, index: int) -> list[bytes]:
+    """A bridge port's VLANs: out of the default one unless it is kept, into its own untagged, into the trunk tagged.
+
+    A trunk without a VLAN of its own has VLAN 1 for untagged frames, as the reference has it.
+    """
+    untagged = link.vlan or 1
+    joined = _vlan_info(untagged, _PVID | _UNTAGGED) + b"".join(_vlan_info(vlan, 0) for vlan in link.trunk)
+    messages = [] if link.default_vlan or untagged == 1 else [_port_vlans(RTM_DELLINK, index, _vlan_info(1, 0))]
+    return [*messages, _port_vlans(RTM_SETLINK, index, joined)]
+
+
+def _vlan_info(vlan: int, flags: int) -> bytes:
+    return attr(_IFLA_BRIDGE_VLAN_INFO, struct.pack("=HH", flags, vlan))
+
+
+def _port_vlans(kind: int, index: int, infos: bytes) -> bytes:
+    spec = nested(_IFLA_AF_SPEC, attr(_IFLA_BRIDGE_FLAGS, struct.pack("=H", _BRIDGE_FLAGS_MASTER)), infos)
+    return message(kind, NLM_F_ACK, _IFINFO.pack(AF_BRIDGE, 0, index, 0, 0) + spec)
 
 
 def del_link(name: str) -> bytes:

@@ -19,6 +19,7 @@ from cni_py.model.ops import (
     Op,
     SetLink,
     SetSysctl,
+    SetVlans,
 )
 
 _NOTHING = NodeState()
@@ -53,16 +54,30 @@ def _removals(observed: NodeState, absent: NodeState) -> Iterator[Op]:
 
 
 def _links(desired: NodeState, observed: NodeState) -> Iterator[Op]:
+    made: set[str] = set()
     for link in desired.links:
         if link.ns == "container":
             continue  # comes with its peer
         seen = observed.link(link.ns, link.name)
-        if seen is None:
-            yield AddLink(link, desired.link("container", link.peer) if link.peer else None)
+        if link.name in made:
+            yield SetLink(link, replace(link, up=False, master="", hairpin=False, isolated=False))
+            yield from _vlans(link)
+        elif seen is None:
+            peer = desired.link("host", link.peer) or desired.link("container", link.peer)
+            made.update((peer.name,) if peer is not None and peer.ns == "host" else ())
+            yield AddLink(link, peer)
             if link.hairpin or link.isolated:  # what a port is can be set only once it is one
                 yield SetLink(link, replace(link, hairpin=False, isolated=False))
-        elif link_change(link, seen) is not None:
-            yield SetLink(link, seen)
+            yield from _vlans(link)
+        else:
+            if link_change(link, seen) is not None:
+                yield SetLink(link, seen)
+            yield from _vlans(link) if (link.vlan, link.trunk) != (seen.vlan, seen.trunk) else ()
+
+
+def _vlans(link: Link) -> Iterator[Op]:
+    if link.vlan or link.trunk:
+        yield SetVlans(link)
 
 
 def link_change(link: Link, seen: Link) -> dict[str, object] | None:

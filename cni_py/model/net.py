@@ -20,7 +20,9 @@ TABLE_MAIN = 254
 class Link:
     """A network device. `mac` "" and `mtu` 0 leave the choice to the kernel, `master` "" means none.
 
-    `peer` is the name of a veth's other end in the other namespace. `hairpin` and `isolated` are a bridge port's.
+    `peer` is the name of a veth's other end, in the other namespace unless a link of that name is among the host's.
+    `hairpin`, `isolated` and the VLANs are a bridge port's: `vlan` is what untagged frames belong to, `trunk` are
+    carried tagged; both unset leave the port in the bridge's default VLAN. `shared`: several attachments use the link.
     """
 
     ns: Ns
@@ -35,6 +37,10 @@ class Link:
     isolated: bool = False
     promisc: bool = False
     vlan_filtering: bool = False
+    vlan: int = 0
+    trunk: tuple[int, ...] = ()
+    default_vlan: bool = True
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,13 @@ class SetLink:
 
 
 @dataclass(frozen=True, slots=True)
+class SetVlans:
+    """A bridge port is in the VLANs of `link`, and with `default_vlan` in the bridge's default one as well."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
 class DelLink:
     """A link goes, a veth's other end with it, and all addresses and routes of both."""
 
@@ -72,7 +79,7 @@ class AddShaper:
     shaper: Shaper
 
 
-Op = AddLink | SetLink | DelLink | AddAddress | DelAddress | AddRoute | DelRoute | SetSysctl | AddShaper
+Op = AddLink | SetLink | SetVlans | DelLink | AddAddress | DelAddress | AddRoute | DelRoute | SetSysctl | AddShaper
 
 
 def inverse(op: Op) -> Op | None:

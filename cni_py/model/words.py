@@ -11,16 +11,19 @@ from cni_py.model.ops import (
     Op,
     SetLink,
     SetSysctl,
+    SetVlans,
 )
 
 
-def describe(op: Op) -> str:
+def describe(op: Op) -> str:  # noqa: C901  # a branch a kind of change
     """The change in words, for errors."""
     match op:
         case AddLink(link, peer):
             return f"make {link.kind} {link.name!r}" + (f" with {peer.name!r} in the container" if peer else "")
         case SetLink(link):
             return f"set up {link.name!r}{_where(link.ns)}"
+        case SetVlans(link):
+            return f"put {link.name!r} into VLAN {link.vlan or 1}" + (" and a trunk" if link.trunk else "")
         case DelLink(ns, name):
             return f"delete {name!r}{_where(ns)}"
         case AddAddress(address):
