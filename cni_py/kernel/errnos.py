@@ -11,6 +11,7 @@ from cni_py.model.ops import (
     DelLink,
     DelRoute,
     Op,
+    SetLink,
     SetVlans,
 )
 from cni_py.model.words import describe
@@ -37,7 +38,8 @@ def already_so(op: Op, number: int) -> bool:
 
 def refusal(op: Op, number: int, text: str = "") -> CniPyError:
     """The error for a change that the kernel refused. A kernel without VLAN filtering shows it here, and only here."""
-    if isinstance(op, SetVlans) and number in _MISSING:
+    about_vlans = isinstance(op, SetVlans) or (isinstance(op, AddLink | SetLink) and op.link.vlan_filtering)
+    if about_vlans and number in _MISSING:
         return UnsupportedFieldError(
             f"cannot {describe(op)}: this kernel's bridges have no VLAN filtering",
             "vlan and vlanTrunk need CONFIG_BRIDGE_VLAN_FILTERING: leave them out, or use one bridge a VLAN",
