@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plugin import Caller, bridged, install, netns, routed
-from snapshot import lines, node
+from netns.plugin import Caller, bridged, install, netns, routed
+from netns.snapshot import lines, node
 
 from cni_py.cmd import cni, ipam
 from cni_py.cni import verbs

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plugin import Caller, dual_ipam, install, netns
-from snapshot import namespace, output
+from netns.plugin import Caller, dual_ipam, install, netns
+from netns.snapshot import namespace, output
 
 from cni_py.model.persona import Persona
 

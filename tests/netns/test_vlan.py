@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from plugin import Caller, bridged, install, netns
-from snapshot import lines, node, output
+from netns.plugin import Caller, bridged, install, netns
+from netns.snapshot import lines, node, output
 
 pytestmark = pytest.mark.sudo
 
