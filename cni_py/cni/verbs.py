@@ -5,18 +5,19 @@ back, so a failure at any of them leaves the node as it was. DEL works from the 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cni_py.cni import firewall
-from cni_py.cni.attach import Occasion, key_of, mode_of, plan_attachment, plan_chained, port_mappings
+from cni_py.cni.attach import Occasion, key_of, mode_of, plan_attachment, plan_chained
 from cni_py.cni.outcome import chained_result, result_of
 from cni_py.cni.state import bridge_pin, check_bridge, desired_state, gateway_device, host_links, stale_addresses
 from cni_py.cni.undo import Undo
-from cni_py.model.attachment import Attachment, host_ifname
+from cni_py.model.attachment import Attachment, host_ifname, ifb_name, macs
 from cni_py.model.diff import diff
 from cni_py.model.errors import CniPyError, ExistsError, PluginError
-from cni_py.model.net import NodeState
+from cni_py.model.net import NodeState, Shaper
 from cni_py.model.ops import DelLink, Op
 from cni_py.model.persona import Persona
 from cni_py.model.ports import Delegate, Firewall, Kernel, Kernels, Records
@@ -24,7 +25,7 @@ from cni_py.model.result import Result
 from cni_py.spec import gojson
 from cni_py.spec.netconf import NetConf
 from cni_py.spec.request import Request
-from cni_py.spec.result import parse_result
+from cni_py.spec.result import parse_result, render_result
 
 CHAINED = frozenset({Persona.PORTMAP, Persona.BANDWIDTH})
 
@@ -55,7 +56,7 @@ def add(call: Call, node: Node) -> Result:
     with node.kernels.container(request.netns, allow_own=request.netns_override) as kernel, Undo() as undo:
         collect_stale_boot(node)
         if call.persona in CHAINED:
-            return _add_chained(call, node, kernel, undo)
+            return _add_chained(call, node, kernel)
         _refuse_existing(call, node, kernel)
         mode_of(conf, call.persona)
         lease = Result()
@@ -63,12 +64,10 @@ def add(call: Call, node: Node) -> Result:
             undo.push("release the address", lambda: node.delegate.run(conf.ipam_type, "DEL"))
             lease = _parse_lease(node.delegate.run(conf.ipam_type, "ADD"), request)
         attachment = plan_attachment(request, conf, call.persona, lease, node.occasion)
-        with node.records.locked():
-            _attach(attachment, node, kernel, undo)
-        if attachment.port is not None and attachment.container_up:
-            undo.push("detach the bridge port", lambda: _detach(attachment, node, kernel))
-            kernel.await_port(attachment.host_ifname)
-        return result_of(attachment, conf, lease, _host_macs(attachment, kernel))
+        render_result(result_of(attachment, conf, lease, {}), request.cni_version)  # or the version cannot say it
+        with node.records.locked(), Undo() as steps:
+            _attach(attachment, node, kernel, steps)
+            return result_of(attachment, conf, lease, _host_macs(attachment, kernel))
 
 
 def delete(call: Call, node: Node) -> None:
@@ -92,19 +91,20 @@ def delete(call: Call, node: Node) -> None:
 def collect_garbage(call: Call, node: Node) -> None:
     """SPEC 1.1 section 2 GC: of this network only what is in `cni.dev/valid-attachments` is left.
 
-    An absent list is no list (cnitool sends none): nothing happens. `null` and `[]` say that nothing is valid. Errors
-    do not stop it; they are reported together at the end.
+    An absent list is no list (cnitool sends none): nothing is collected. `null` and `[]` say that nothing is valid. The
+    IPAM plugin is asked in any case. Errors do not stop it; they are reported together at the end.
     """
     valid = parse_valid_attachments(call.request.config)
-    if valid is None:
-        return
     problems: list[str] = []
-    attachments, damaged = node.records.list(call.request.network)
-    problems += damaged
-    for attachment in attachments:
-        mine = (attachment.plugin == call.persona.value) if call.persona in CHAINED else attachment.mode != "chained"
-        if mine and (attachment.key.container_id, attachment.key.ifname) not in valid:
-            problems += _collect(attachment, node)
+    if valid is not None:
+        attachments, damaged = node.records.list(call.request.network)
+        problems += damaged
+        for attachment in attachments:
+            mine = attachment.plugin == call.persona.value or not (
+                call.persona in CHAINED or attachment.mode == "chained"
+            )
+            if mine and (attachment.key.container_id, attachment.key.ifname) not in valid:
+                problems += _collect(attachment, node)
     if call.conf.ipam_type and call.persona not in CHAINED:
         try:
             node.delegate.run(call.conf.ipam_type, "GC")
@@ -114,6 +114,13 @@ def collect_garbage(call: Call, node: Node) -> None:
         raise PluginError(
             f"GC of network {call.request.network!r} is incomplete: {problems[0]}", "; ".join(problems[1:])
         )
+
+
+def _is_mine(attachment: Attachment, persona: Persona) -> bool:
+    """The main plugin's attachments under whichever name it made them, a chained persona's own."""
+    if persona in CHAINED or attachment.mode == "chained":
+        return attachment.plugin == persona.value
+    return True
 
 
 def parse_valid_attachments(config: Mapping[str, Any]) -> frozenset[tuple[str, str]] | None:
@@ -139,11 +146,10 @@ def collect_stale_boot(node: Node) -> None:
         if node.records.boot_of_last_add() == boot:
             return
         for attachment in node.records.list()[0]:
-            if attachment.boot in ("", boot):
-                continue
-            if attachment.mode != "chained":
-                node.delegate.release(attachment)
-            node.records.delete(attachment)
+            if attachment.boot not in ("", boot):
+                with suppress(CniPyError):  # its IPAM plugin may be gone: the record stays, for DEL or GC
+                    node.delegate.release(attachment)
+                    node.records.delete(attachment)
         node.records.note_boot(boot)
 
 
@@ -165,7 +171,10 @@ def _refuse_existing(call: Call, node: Node, kernel: Kernel) -> None:
 
 
 def _attach(attachment: Attachment, node: Node, kernel: Kernel, undo: Undo) -> None:
-    """Record, host, firewall, container, in this order: what denies is in place before a packet can flow."""
+    """Record, host, firewall, container, in this order: what denies is in place before a packet can flow.
+
+    All of it under the records' lock, the way back too: a bridge that was made here is nobody else's port yet.
+    """
     before = node.records.get(attachment.key, attachment.plugin)
     if before is not None:  # a record whose link is gone: a crash between the two
         _detach(before, node, kernel)
@@ -180,15 +189,12 @@ def _attach(attachment: Attachment, node: Node, kernel: Kernel, undo: Undo) -> N
     container = [op for op in steps if _is_container_op(op)]
     kernel.apply(host)
     undo.push("undo the host's part", lambda: kernel.undo(host))
-    _guard(attachment, node, undo)
-    kernel.apply(container)
-    undo.push("undo the container's part", lambda: kernel.undo(container))
-
-
-def _guard(attachment: Attachment, node: Node, undo: Undo) -> None:
-    """The firewall's part of an attachment."""
     undo.push("undo the firewall's part", lambda: firewall.withdraw(attachment, node.firewall, node.records))
     firewall.install(attachment, node.firewall, node.records)
+    kernel.apply(container)
+    undo.push("undo the container's part", lambda: kernel.undo(container))
+    if attachment.mode == "bridge" and attachment.container_up:
+        kernel.await_port(attachment.host_ifname)
 
 
 def _is_container_op(op: Op) -> bool:
@@ -200,16 +206,16 @@ def _is_container_op(op: Op) -> bool:
             return getattr(subject, "ns", "host") == "container"
 
 
-def _add_chained(call: Call, node: Node, kernel: Kernel, undo: Undo) -> Result:
+def _add_chained(call: Call, node: Node, kernel: Kernel) -> Result:
     """The portmap and bandwidth personas: prevResult is passed on, with what was added to it."""
     previous = previous_result(call)
     veth = kernel.host_peer(call.request.ifname)
     attachment = plan_chained(call.request, call.conf, call.persona, previous, node.occasion, veth)
     if not attachment.ports and not attachment.shapers:
         return previous
-    with node.records.locked():
-        _attach(attachment, node, kernel, undo)
-    return chained_result(attachment, previous, _host_macs(attachment, kernel))
+    with node.records.locked(), Undo() as steps:
+        _attach(attachment, node, kernel, steps)
+        return chained_result(attachment, previous, _host_macs(attachment, kernel))
 
 
 def _host_macs(attachment: Attachment, kernel: Kernel) -> dict[str, str]:
@@ -230,20 +236,30 @@ def previous_result(call: Call) -> Result:
 
 
 def _guess(call: Call, node: Node) -> Attachment:
-    """What DEL can know of an attachment without a record (lost, or made by the reference): names, ports, addresses."""
+    """What DEL can know of an attachment without a record (lost, or made by the reference plugins).
+
+    Names and MACs are hashes of its key, ports are in the configuration, addresses in prevResult. Too much does no harm:
+    deleting what is not there succeeds.
+    """
     key = key_of(call.request)
-    addresses: Result = Result()
+    previous = Result()
     if call.conf.prevResult is not None:
-        try:
-            addresses = parse_result(call.conf.prevResult, call.request.cni_version, same_family=False)
-        except CniPyError:
-            addresses = Result()
-    guess = plan_chained(call.request, call.conf, Persona.PORTMAP, addresses, node.occasion, host_ifname(key))
+        with suppress(CniPyError):
+            previous = parse_result(call.conf.prevResult, call.request.cni_version, same_family=False)
+    veth = host_ifname(key)
+    guess = plan_chained(call.request, call.conf, Persona.PORTMAP, previous, node.occasion, veth)
+    ifb = Shaper(ifb_name(key), 0, 0, mirror_from=veth)
+    if call.persona in CHAINED:
+        return replace(guess, plugin=call.persona.value, shapers=(ifb,) if call.persona is Persona.BANDWIDTH else ())
+    networks = tuple(entry.address.network for entry in guess.addresses)
     return replace(
         guess,
         plugin=call.persona.value,
-        mode="chained" if call.persona in CHAINED else "routed",
-        ports=port_mappings(call.conf) if call.persona in {Persona.PORTMAP, Persona.CNI_PY} else (),
+        mode="bridge" if guess.port is not None else "routed",
+        mac=macs(key)[1],
+        antispoof=True,
+        masquerade=networks if call.conf.ipMasq else (),
+        shapers=(ifb,),
     )
 
 
