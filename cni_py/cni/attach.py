@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface, ip_network
+from itertools import takewhile
 from typing import Any, Literal
 
 from cni_py.model.attachment import (
@@ -99,7 +100,8 @@ def plan_chained(  # the same as above, and what the kernel says of the veth
     Raises PluginError if there is nothing that could be shaped.
     """
     key = key_of(request)
-    on_host = [interface.name for interface in previous.interfaces if not interface.sandbox]
+    # bridge and veth stand before the container's end; an ifb of an earlier plugin's limit comes after it
+    on_host = [interface.name for interface in takewhile(lambda one: not one.sandbox, previous.interfaces)]
     addresses = container_addresses(previous, request.ifname)
     shaped = persona is Persona.BANDWIDTH and conf.bandwidth != Bandwidth()
     if shaped and not veth:
