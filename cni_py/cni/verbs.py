@@ -238,8 +238,8 @@ def previous_result(call: Call) -> Result:
 def _guess(call: Call, node: Node) -> Attachment:
     """What DEL can know of an attachment without a record (lost, or made by the reference plugins).
 
-    Names and MACs are hashes of its key, ports are in the configuration, addresses in prevResult. Too much does no harm:
-    deleting what is not there succeeds.
+    Names and MACs are hashes of its key, ports are in the configuration, addresses in prevResult. Too much is
+    harmless: deleting what is not there succeeds.
     """
     key = key_of(call.request)
     previous = Result()
