@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cni_py.kernel import netns
+from cni_py.kernel.apply import ShaperAdapter
 from cni_py.kernel.netlink import NetlinkSocket
-from cni_py.kernel.node import NodeKernel, ShaperAdapter, open_route_socket
+from cni_py.kernel.node import NodeKernel, open_route_socket
 from cni_py.kernel.sysctl import write_sysctl
 from cni_py.model.errors import NetnsError
 
