@@ -61,3 +61,13 @@ def node(*containers: str) -> dict[str, Any]:
 def lines(state: dict[str, Any]) -> list[str]:
     """A state as sorted lines, of which a test shows just those that differ."""
     return json.dumps(state, indent=0, sort_keys=True).splitlines()
+
+
+def settled(state: dict[str, Any]) -> list[str]:
+    """A state as sorted lines without the carrier, which the kernel tells of a moment after a link came or went."""
+    for space in state.values():
+        for link in space.get("links", {}).values():
+            link.pop("operstate", None)
+            link["flags"] = sorted(set(link["flags"]) - {"NO-CARRIER", "LOWER_UP"})
+            link.get("linkinfo", {}).get("info_slave_data", {}).pop("state", None)
+    return [line.replace(" linkdown", "") for line in lines(state)]
