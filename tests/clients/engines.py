@@ -1,0 +1,199 @@
+"""Container engines as a node has them, in the test's own namespaces and with directories of the test's own."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from netns.snapshot import node
+
+GREETING = "hello from a container"
+# httpd goes to the background once it listens; what follows on standard output is the event that a test waits for.
+SERVE = ("/bin/busybox", "sh", "-c", "busybox httpd -p 80 -h /www && echo ready && exec busybox sleep 600")
+WAIT_S = 60
+
+
+def rootfs(directory: Path) -> Path:
+    """A container's root file system: busybox and a page to serve."""
+    root = directory / "rootfs"
+    for name in ("bin", "www", "proc", "dev", "sys", "etc", "tmp", "run"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin/busybox")
+    (root / "www/index.html").write_text(GREETING + "\n")
+    return root
+
+
+def mount_etc_and_opt(directory: Path) -> None:
+    """/etc is a copy that may be written, without networks; /opt is empty. The mounts go with the test's namespace."""
+    for command in (
+        ["mount", "-t", "tmpfs", "tmpfs", "/opt"],
+        ["mkdir", "-p", "/run/etc", "/run/work", "/run/netns"],
+        ["mount", "-t", "overlay", "overlay", "-o", "lowerdir=/etc,upperdir=/run/etc,workdir=/run/work", "/etc"],
+        ["mkdir", "-p", "/etc/cni"],
+        ["mount", "-t", "tmpfs", "tmpfs", "/etc/cni"],
+        ["mkdir", "-p", "/opt/cni", "/etc/cni/net.d"],
+        ["ln", "-s", str(directory / "bin"), "/opt/cni/bin"],
+    ):
+        subprocess.run(command, check=True)
+
+
+def write_network(plugins: Sequence[dict[str, Any]], name: str = "net", directory: str = "/etc/cni/net.d") -> None:
+    """The node's only network is this list; renamed into place, as runtimes read it at any moment."""
+    path = Path(directory, "10-net.conflist")
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps({"cniVersion": "1.0.0", "name": name, "plugins": plugins}))
+    temporary.replace(path)
+
+
+def page(url: str) -> str:
+    """What a web server answers to this process."""
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  # a URL of our own
+        text: str = answer.read().decode()
+    return text.strip()
+
+
+def fetch(url: str) -> tuple[str, ...]:
+    """The command that prints a page inside a container."""
+    return ("/bin/busybox", "wget", "-qO-", url)
+
+
+def left() -> dict[str, Any]:
+    """What is on the node of containers: devices but its own and the bridge, nftables, leases, records."""
+    state = node()
+    return {
+        "links": sorted(set(state["host"]["links"]) - STAYS),
+        "nft": state["host"]["nft"],
+        "files": sorted(state["files"]),
+    }
+
+
+STAYS = {"lo", "cni0", "eth0", "away"}
+NOTHING: dict[str, Any] = {"links": [], "nft": "", "files": []}
+
+
+def remove_cgroups(name: str) -> None:
+    """The cgroups of that name, in every hierarchy, are gone with their empty children."""
+    for top in Path("/sys/fs/cgroup").glob(f"**/{name}"):
+        for directory, _, _ in os.walk(top, topdown=False):
+            Path(directory).rmdir()
+
+
+class Running:
+    """A container whose command said that it is ready."""
+
+    def __init__(self, command: Sequence[str], stop: Callable[[], object], log: IO[bytes]) -> None:
+        self._stop = stop
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+        assert self._process.stdout is not None
+        self._stdout = self._process.stdout
+        if self._stdout.readline().strip() != b"ready":
+            self.close()
+            raise AssertionError(f"{' '.join(command)} ended before it was ready")
+
+    def close(self) -> None:
+        """It is gone, with its network."""
+        self._stop()
+        self._process.wait(WAIT_S)
+        self._stdout.close()
+
+
+class Containerd:
+    """A containerd of the test's own, with `ctr` as its client."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._socket = directory / "containerd.sock"
+        self._rootfs = rootfs(directory)
+        self._cgroup = f"cni-py-test-{directory.name}"
+        config = directory / "containerd.toml"
+        config.write_text(
+            f'version = 2\nroot = "{directory}/root"\nstate = "{directory}/state"\n'
+            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+            f'[grpc]\naddress = "{self._socket}"\n'
+        )
+        self._log = (directory / "containerd.log").open("wb")
+        self._daemon = self._start(config)
+
+    def _start(self, config: Path) -> "subprocess.Popen[bytes]":
+        """The daemon runs and answers, which it tells in the way of systemd's services (sd_notify)."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            path = self._directory / "notify"
+            ready.bind(str(path))
+            ready.settimeout(WAIT_S)
+            environ = {**os.environ, "NOTIFY_SOCKET": str(path)}
+            command = ["containerd", "-c", str(config)]
+            daemon = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=environ)
+            assert ready.recv(64) == b"READY=1"
+        return daemon
+
+    def _command(self, name: str, command: Sequence[str]) -> list[str]:
+        options = ["--rm", "--cni", "--cgroup", f"{self._cgroup}/{name}", "--rootfs", str(self._rootfs)]
+        return ["ctr", "-a", str(self._socket), "run", *options, name, *command]
+
+    @contextmanager
+    def running(self, name: str, command: Sequence[str]) -> Iterator[None]:
+        """A container that has printed `ready`, until the block ends."""
+        kill = ["ctr", "-a", str(self._socket), "task", "kill", "-s", "9", name]
+        container = Running(
+            self._command(name, command), lambda: subprocess.run(kill, check=False, stderr=self._log), self._log
+        )
+        try:
+            yield
+        finally:
+            container.close()
+
+    def output(self, name: str, command: Sequence[str]) -> str:
+        """What a container prints until it ends."""
+        done = subprocess.run(self._command(name, command), check=False, capture_output=True, text=True, timeout=WAIT_S)
+        assert done.returncode == 0, done.stderr + self.log()
+        return done.stdout.strip()
+
+    def log(self) -> str:
+        """What the daemon and its clients said."""
+        return (self._directory / "containerd.log").read_text()
+
+    def close(self) -> None:
+        """The daemon is gone, what still ran of a container that was refused its network, and the cgroups."""
+        client = ["ctr", "-a", str(self._socket), "task"]
+        listed = subprocess.run([*client, "ls", "-q"], check=True, capture_output=True, text=True).stdout
+        for name in listed.split():
+            subprocess.run([*client, "delete", "--force", name], check=True, stderr=self._log)
+        self._daemon.terminate()
+        self._daemon.wait(WAIT_S)
+        self._log.close()
+        remove_cgroups(self._cgroup)
+
+
+class Podman:
+    """Podman 4 with its CNI backend; storage, state, configuration and cgroups of the test's own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._rootfs = rootfs(directory)
+        self._cgroup = f"cni-py-test-{directory.name}"
+        config = directory / "containers.conf"
+        config.write_text(
+            f'[network]\nnetwork_backend = "cni"\ncni_plugin_dirs = ["{directory}/bin"]\n'
+            f'network_config_dir = "{directory}/net.d"\n'
+            f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\nruntime = "/usr/sbin/runc"\n'
+            '[containers]\nlog_driver = "k8s-file"\n'
+        )
+        self._environ = {**os.environ, "CONTAINERS_CONF": str(config), "HOME": str(directory)}
+        self._places = [f"--{name}={directory / name}" for name in ("root", "runroot", "tmpdir")]
+
+    def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """One command of podman."""
+        return subprocess.run(
+            ["podman", *self._places, *arguments],
+            env=self._environ,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+        )
