@@ -34,16 +34,16 @@ def test_vlans(options: dict[str, object], tmp_path: Path) -> None:
     assert code == 0, document
     veth = document["interfaces"][1]["name"]
     vlans = {
-        port["ifname"]: [(one["vlan"], one.get("vlanEnd"), sorted(one.get("flags", []))) for one in port["vlans"]]
+        port["ifname"]: [(one["vlan"], sorted(one.get("flags", []))) for one in port["vlans"]]
         for port in json.loads(output("bridge", "-j", "vlan", "show"))
     }
     if "vlan" in options:
-        assert vlans[veth] == [(100, None, ["Egress Untagged", "PVID"])]
+        assert vlans[veth] == [(100, ["Egress Untagged", "PVID"])]
         assert document["interfaces"][-1]["name"] == "cni0.100"
         gateway = json.loads(output("ip", "-j", "-4", "address", "show", "cni0.100"))
         assert [one["local"] for one in gateway[0]["addr_info"]] == ["10.7.0.1"]
     else:
-        assert vlans[veth] == [(1, None, ["Egress Untagged", "PVID"]), (10, 12, []), (20, None, [])]
+        assert vlans[veth] == [(1, ["Egress Untagged", "PVID"]), (10, []), (11, []), (12, []), (20, [])]
     assert caller.verb("CHECK", {**config, "prevResult": document}) == (0, None)
     other = Caller(caller.path, container="c2", netns="/run/netns/c2")
     netns("c2")
