@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -87,9 +87,15 @@ def remove_cgroups(name: str) -> None:
 class Running:
     """A container whose command said that it is ready."""
 
-    def __init__(self, command: Sequence[str], stop: Callable[[], object], log: IO[bytes]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        stop: Callable[[], object],
+        log: IO[bytes],
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self._stop = stop
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environ)
         assert self._process.stdout is not None
         self._stdout = self._process.stdout
         if self._stdout.readline().strip() != b"ready":
@@ -171,29 +177,53 @@ class Containerd:
 
 
 class Podman:
-    """Podman 4 with its CNI backend; storage, state, configuration and cgroups of the test's own."""
+    """Podman 4 with its CNI backend; configuration and cgroups are the test's own, as are /var/lib and /run."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
         self._rootfs = rootfs(directory)
         self._cgroup = f"cni-py-test-{directory.name}"
         config = directory / "containers.conf"
         config.write_text(
-            f'[network]\nnetwork_backend = "cni"\ncni_plugin_dirs = ["{directory}/bin"]\n'
-            f'network_config_dir = "{directory}/net.d"\n'
-            f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\nruntime = "/usr/sbin/runc"\n'
-            '[containers]\nlog_driver = "k8s-file"\n'
+            f'[network]\nnetwork_backend = "cni"\ncni_plugin_dirs = ["{directory}/bin"]\ndefault_network = "net"\n'
+            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n'
         )
         self._environ = {**os.environ, "CONTAINERS_CONF": str(config), "HOME": str(directory)}
-        self._places = [f"--{name}={directory / name}" for name in ("root", "runroot", "tmpdir")]
+        self._podman = ["podman", "--runtime=/usr/sbin/runc", f"--network-config-dir={directory}/net.d"]
+        self._log = (directory / "podman.log").open("wb")
 
-    def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """One command of podman."""
-        return subprocess.run(
-            ["podman", *self._places, *arguments],
-            env=self._environ,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=WAIT_S,
+    def __call__(self, *arguments: str) -> str:
+        """What one command of podman prints."""
+        done = subprocess.run(
+            [*self._podman, *arguments], env=self._environ, check=False, capture_output=True, text=True, timeout=WAIT_S
         )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def _run_command(self, command: Sequence[str], options: Sequence[str]) -> list[str]:
+        """The limits are those that a container without CAP_SYS_RESOURCE may have."""
+        limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000", f"--cgroup-parent={self._cgroup}"]
+        return ["run", "--rm", *limits, "--network=net", *options, "--rootfs", str(self._rootfs), *command]
+
+    @contextmanager
+    def running(self, name: str, command: Sequence[str], *options: str) -> Iterator[None]:
+        """A container that has printed `ready`, until the block ends."""
+        container = Running(
+            [*self._podman, *self._run_command(command, (f"--name={name}", *options))],
+            lambda: self("rm", "--force", "--time=0", "--ignore", name),
+            self._log,
+            self._environ,
+        )
+        try:
+            yield
+        finally:
+            container.close()
+
+    def output(self, command: Sequence[str], *options: str) -> str:
+        """What a container prints until it ends."""
+        return self(*self._run_command(command, options))
+
+    def close(self) -> None:
+        """No container is left, nor a cgroup."""
+        self("rm", "--force", "--time=0", "--all")
+        self._log.close()
+        remove_cgroups(self._cgroup)
