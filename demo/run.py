@@ -223,7 +223,7 @@ def left_behind() -> list[str]:
     routes = run("ip", "route").split()
     leases = [str(path) for path in Path("/var/lib/cni/networks").glob("*/[0-9]*.[0-9]*")]
     records = [str(path) for path in Path("/var/lib/cni-py").glob("attachments/*/*")]
-    tables = run("nft", "list", "tables").splitlines() if shutil.which("nft") else []
+    tables = run("nft", "list", "tables").splitlines()
     return [*links, *routes, *tables, *leases, *records]
 
 
