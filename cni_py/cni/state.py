@@ -247,8 +247,8 @@ def _forwarding(attachment: Attachment, versions: frozenset[int]) -> Iterator[Sy
         yield Sysctl("host", "net/ipv6/conf/all/forwarding", "1")
         if attachment.mode == "routed":  # a link made before `all` was set would stay off
             yield Sysctl("host", f"net/ipv6/conf/{attachment.host_ifname}/forwarding", "1")
-            # the node asks for the container's MAC from its link-local address, which else is tentative for 2 s
-            yield Sysctl("host", f"net/ipv6/conf/{attachment.host_ifname}/accept_dad", "0")
+        if not attachment.dad:  # forwarding, the node asks for MACs from its link-local address: else tentative for 2 s
+            yield Sysctl("host", f"net/ipv6/conf/{localnet_device(attachment)}/accept_dad", "0")
 
 
 def localnet_device(attachment: Attachment) -> str:

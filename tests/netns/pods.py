@@ -89,8 +89,8 @@ def throughput_bits(sender: Place, receiver: Place, seconds: float = 1.0) -> flo
         sending.connect((str(receiver.ip4), 9000))
         accepted, _ = listening.accept()
         with accepted:
-            sending.setblocking(False)
-            accepted.setblocking(False)
+            sending.settimeout(0)
+            accepted.settimeout(0)
             started = time.monotonic()
             received = 0
             while (passed := time.monotonic() - started) < seconds:
