@@ -232,7 +232,7 @@ def test_a_read_only_disk(tmp_path: Path) -> None:
     """Read-only: ADD is 5, STATUS 50, DEL of a lease 5 (a lie would lose the address), DEL of nothing 0."""
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], check=True)
     call(tmp_path, "ADD")
-    subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(tmp_path)], check=True)
     refused = call(tmp_path, "ADD", "c2")
     assert (refused.document["code"], "read-only" in refused.document["details"]) == (5, True)
     assert call(tmp_path, "STATUS").document["code"] == 50

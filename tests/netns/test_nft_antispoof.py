@@ -16,7 +16,7 @@ from cni_py.cni.antispoof import Guarded
 from cni_py.kernel import netns, nft
 from cni_py.model.nft import Change
 
-pytestmark = pytest.mark.sudo
+pytestmark = pytest.mark.sudo(real=True)  # SO_RCVBUFFORCE: no forged frame may be lost on the way to the count
 
 FORGED = 500
 ETHER_IP, ETHER_ARP, ETHER_IP6, ETHER_VLAN = 0x0800, 0x0806, 0x86DD, 0x8100
