@@ -1,13 +1,12 @@
 """cnitool, libcni's own client, over lists of our plugins: all verbs, cached results."""
 
 import json
-import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clients.cnitool import Cnitool
 from netns.plugin import dual_ipam, install, netns
 from netns.snapshot import node, output
 
@@ -31,45 +30,14 @@ LISTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Cnitool:
-    """cnitool with a CNI_PATH and a directory of lists."""
-
-    program: Path
-    path: Path
-    lists: Path
-
-    def define(self, plugins: list[dict[str, Any]], version: str = "1.1.0") -> None:
-        """The network `net` is this list."""
-        self.lists.mkdir(exist_ok=True)
-        document = {"cniVersion": version, "name": "net", "plugins": plugins}
-        (self.lists / "10-net.conflist").write_text(json.dumps(document))
-
-    def __call__(self, verb: str, container: str = "c1", capabilities: Mapping[str, Any] = CAPABILITIES) -> Any:
-        """The exit status, and what it printed: parsed for ADD."""
-        finished = subprocess.run(
-            [self.program, verb, "net", f"/run/netns/{container}"],
-            env={
-                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-                "CNI_PATH": str(self.path),
-                "NETCONFPATH": str(self.lists),
-                "CAP_ARGS": json.dumps(capabilities),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert "Traceback" not in finished.stderr
-        return finished.returncode, finished.stdout + finished.stderr
-
-
 @pytest.fixture
 def cnitool(fresh_namespaces: None, tmp_path: Path, reference: Path) -> Cnitool:
     """The compiled client, with our program under all names."""
     del fresh_namespaces
     netns("c1")
-    return Cnitool(reference / "cnitool", install(tmp_path / "bin"), tmp_path / "net.d")
+    made = Cnitool(reference / "cnitool", install(tmp_path / "bin"), tmp_path / "net.d", CAPABILITIES)
+    made.lists.mkdir()
+    return made
 
 
 def cached() -> list[dict[str, Any]]:
@@ -124,7 +92,7 @@ def test_status_and_gc(name: str, cnitool: Cnitool) -> None:
     assert cnitool("add", "c1")[0] == 0
     for path in Path("/var/lib/cni/results").glob("net-*"):
         path.unlink()
-    assert cnitool("add", "c2", {})[0] == 0
+    assert replace(cnitool, capabilities={})("add", "c2")[0] == 0
     assert cnitool("status") == (0, "")
     assert cnitool("gc") == (0, "")
     assert [path.name for path in Path("/var/lib/cni/networks/net").glob("10.*")] == ["10.7.0.2"]

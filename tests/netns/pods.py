@@ -26,11 +26,12 @@ class Node:
     def __init__(self, path: Path, stack: ExitStack) -> None:
         self.path = path
         self._stack = stack
-        self.place = self._place("node", netns.open_own(), (NODE4, NODE6))
+        self.place = self.place_of("node", netns.open_own(), (NODE4, NODE6))
         self.results: dict[str, Any] = {}
         self.callers: dict[str, Caller] = {}
 
-    def _place(self, name: str, fd: int, addresses: tuple[str, ...]) -> Place:
+    def place_of(self, name: str, fd: int, addresses: tuple[str, ...]) -> Place:
+        """The namespace `fd`, which is ours to close, as a place with these addresses (`ip/length`)."""
         self._stack.callback(os.close, fd)
         parsed = [ip_interface(address).ip for address in addresses]
         ip4 = next((one for one in parsed if isinstance(one, IPv4Address)), UNSET4)
@@ -48,7 +49,7 @@ class Node:
         """A new container in that network."""
         result = self.results[name] = self.caller(name, persona, args).add(config)
         fd = netns.open_path(f"/run/netns/{name}")
-        return self._place(name, fd, tuple(entry["address"] for entry in result.get("ips", ())))
+        return self.place_of(name, fd, tuple(entry["address"] for entry in result.get("ips", ())))
 
     def result(self, name: str) -> Any:
         """What ADD of that container printed."""
@@ -66,7 +67,7 @@ class Node:
             ip(inside, "link set eth0 up")
             ip(inside, f"addr add {mine[0]}/24 dev eth0")
             ip(inside, f"addr add {mine[1]}/64 dev eth0 nodad")
-        return self._place("outside", fd, (OUTSIDE4, OUTSIDE6))
+        return self.place_of("outside", fd, (OUTSIDE4, OUTSIDE6))
 
 
 @contextmanager
