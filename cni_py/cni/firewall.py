@@ -1,6 +1,7 @@
 """An attachment's share in the node's nftables: what it adds, what goes with it, and what all of them together need."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
 
 from cni_py.cni.antispoof import (
     BRIDGE_LAYOUT,
@@ -16,7 +17,7 @@ from cni_py.cni.portmap import HostPorts, plan_portmap, unplan_portmap
 from cni_py.cni.state import localnet_device
 from cni_py.cni.tables import NAT_LAYOUT
 from cni_py.model.attachment import Attachment
-from cni_py.model.errors import ExistsError
+from cni_py.model.errors import ExistsError, KernelError
 from cni_py.model.nft import Change, joined
 from cni_py.model.ports import Firewall, Records
 
@@ -65,8 +66,10 @@ def withdraw(attachment: Attachment, firewall: Firewall, records: Records) -> No
         firewall.commit(change, _restorer(attachment, records))
     if attachment.ports:
         firewall.forget_udp(attachment, translated_only=True)
-    if change.operations and not records.has_others(attachment):
-        firewall.remove_if_empty(LAYOUTS)
+    if not records.has_others(attachment):
+        # what others added may have gone before this one, which itself need not have added any, nor find nftables
+        with nullcontext() if change.operations else suppress(KernelError):
+            firewall.remove_if_empty(LAYOUTS)
 
 
 def _withdrawn(attachment: Attachment, records: Records) -> Change:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from clients.cnitool import Cnitool
+from netns.nat_lab import sysctl
 from netns.plugin import PROGRAM, dual_ipam, netns
 from netns.pods import Node, talk
 from netns.snapshot import node as snapshot
@@ -81,6 +82,7 @@ def test_pairing(name: str, tmp_path: Path, reference: Path) -> None:
     types = [plugin["type"] for plugin in plugins]
     if "firewall" in types and shutil.which("iptables") is None:
         pytest.skip("the reference firewall plugin needs iptables")
+    sysctl("ipv6/conf/default/accept_dad", "0")  # the compiled plugins' addresses would be there two seconds later
     netns("c1")
     path = mixed(tmp_path / "bin", ours, reference)
     (tmp_path / "net.d").mkdir()
