@@ -184,7 +184,9 @@ _RESERVED = frozenset({"cniVersions", "loadOnlyInlinedPlugins"})
 
 
 def parse_netconf(config: Mapping[str, Any], persona: Persona, *, lenient: bool = False) -> NetConf:
-    """The configuration, checked. `lenient` (DEL, GC) takes options that nobody knows, since cleaning up comes first.
+    """The configuration, checked. `lenient` (DEL, GC): options that are unknown or wrong count as unset.
+
+    Cleaning up comes first: a configuration that was spoiled after the ADD must not keep a container from going.
 
     Raises DecodeError for a value of the wrong type, InvalidConfigError for one out of range or against another,
     UnsupportedFieldError for an option that only iptables could serve.
@@ -193,7 +195,10 @@ def parse_netconf(config: Mapping[str, Any], persona: Persona, *, lenient: bool 
     try:
         conf = NetConf.model_validate(folded)
     except ValidationError as error:
-        raise _translate(error) from None
+        if not lenient:
+            raise _translate(error) from None
+        wrong = {fault["loc"][0] for fault in error.errors(include_url=False)}
+        conf = NetConf.model_validate({name: value for name, value in folded.items() if name not in wrong})
     if persona is Persona.CNI_PY and not lenient:
         _refuse_unknown(conf)
     if not lenient:

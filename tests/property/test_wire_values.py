@@ -16,7 +16,7 @@ from cni_py.spec.result import parse_result, render_result
 from cni_py.spec.versions import FAMILIES, SUPPORTED
 from cni_py.store.attachment_json import decode_attachment, encode_attachment
 
-text = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.integers(0, 2**31)
 v4, v6 = st.integers(0, 2**32 - 1), st.integers(0, 2**128 - 1).filter(lambda n: n >> 32)
 ips = v4.map(ip_address) | v6.map(ip_address)
