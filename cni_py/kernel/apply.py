@@ -151,9 +151,9 @@ class Run:
             self._settle(pending, error)
         else:
             self._done += dict.fromkeys(op for op, _ in pending)
-        for op, _ in pending:
-            if isinstance(op, DelLink):
-                space.indices.pop(op.name, None)
+        if any(isinstance(op, DelLink) for op, _ in pending):  # the other end went too
+            for each in self._spaces.values():
+                each.indices.clear()
 
     def _settle(self, pending: list[tuple[Op, bytes]], error: NetlinkError) -> None:
         """After a refusal: note what took effect all the same; raise unless each refusal means "already so"."""
