@@ -6,10 +6,10 @@ ours (torn, foreign) is reported by `list`, never a reason to fail.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +21,7 @@ from cni_py.store.attachment_json import decode_attachment, encode_attachment
 
 MAIN = frozenset({"cni-py", "bridge", "ptp"})
 _MAX_BYTES = 1 << 20
+_MAX_NAME = 200
 
 
 class AttachmentStore:
@@ -54,21 +55,14 @@ class AttachmentStore:
         path = self._path(attachment.key, attachment.plugin)
         self._make_directory(path.parent)
         with _reporting(path):
-            fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-            try:
-                with os.fdopen(fd, "wb") as file:
-                    file.write(encode_attachment(attachment))
-                Path(temporary).replace(path)
-            except BaseException:
-                with suppress(OSError):
-                    Path(temporary).unlink()
-                raise
+            _write_whole(path, encode_attachment(attachment))
 
     def delete(self, attachment: Attachment) -> None:
         """The record is not there, nor an empty directory where it was."""
         path = self._path(attachment.key, attachment.plugin)
-        with _reporting(path), suppress(FileNotFoundError):
-            path.unlink()
+        for part in (path, _temporary(path)):
+            with _reporting(part), suppress(FileNotFoundError):
+                part.unlink()
         for directory in (path.parent, self._root):
             with suppress(OSError):  # not empty, which rmdir(2) is the one to know
                 directory.rmdir()
@@ -77,7 +71,7 @@ class AttachmentStore:
         """All records, or one network's, and what is wrong with the files that are none."""
         found: list[Attachment] = []
         damaged: list[str] = []
-        for path in sorted(self._root.glob(f"{network or '*'}/*.json")):
+        for path in sorted(self._root.glob(f"{_directory(network) or '*'}/*.json")):
             try:
                 found.append(self._read(path))
             except FileNotFoundError:
@@ -102,10 +96,7 @@ class AttachmentStore:
         """From now on `boot_of_last_add` is `boot`."""
         path = self._state / "boot"
         with _reporting(path):
-            fd, temporary = tempfile.mkstemp(dir=self._state, prefix=".new-")
-            with os.fdopen(fd, "w", encoding="ascii") as file:
-                file.write(boot)
-            Path(temporary).replace(path)
+            _write_whole(path, boot.encode("ascii"))
 
     def check_writable(self) -> None:
         """Raise IOFailureError if records could not be written: STATUS asks before an ADD fails."""
@@ -122,7 +113,7 @@ class AttachmentStore:
 
     def _path(self, key: Key, plugin: str) -> Path:
         suffix = "" if plugin in MAIN else f".{plugin}"
-        return self._root / key.network / f"{key.digest()[:32]}{suffix}.json"
+        return self._root / _directory(key.network) / f"{key.digest()[:32]}{suffix}.json"
 
     def _make_directory(self, path: Path) -> None:
         with _reporting(path):
@@ -145,6 +136,32 @@ class AttachmentStore:
             return decode_attachment(document)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DecodeError(f"{path} is no attachment record: {error}"[:300], "remove it") from None
+
+
+def _temporary(path: Path) -> Path:
+    """Where the next content of a file is written. One name a file: what a killed process left, the next removes."""
+    return path.with_name(f".{path.name}.new")
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """The file has this content, or the one that it had. Under the lock, so nobody else writes the same file."""
+    temporary = _temporary(path)
+    try:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _directory(network: str) -> str:
+    """A network's directory: its name, or a hash of one that is longer than a file name may be (255)."""
+    return network if len(network) <= _MAX_NAME else hashlib.sha256(network.encode()).hexdigest()
 
 
 @contextmanager

@@ -29,6 +29,7 @@ class Node:
         self.place = self.place_of("node", netns.open_own(), (NODE4, NODE6))
         self.results: dict[str, Any] = {}
         self.callers: dict[str, Caller] = {}
+        self.places: dict[str, Place] = {}
 
     def place_of(self, name: str, fd: int, addresses: tuple[str, ...]) -> Place:
         """The namespace `fd`, which is ours to close, as a place with these addresses (`ip/length`)."""
@@ -49,7 +50,8 @@ class Node:
         """A new container in that network."""
         result = self.results[name] = self.caller(name, persona, args).add(config)
         fd = netns.open_path(f"/run/netns/{name}")
-        return self.place_of(name, fd, tuple(entry["address"] for entry in result.get("ips", ())))
+        self.places[name] = self.place_of(name, fd, tuple(entry["address"] for entry in result.get("ips", ())))
+        return self.places[name]
 
     def result(self, name: str) -> Any:
         """What ADD of that container printed."""
