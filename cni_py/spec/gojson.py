@@ -22,7 +22,10 @@ def decode(data: bytes) -> dict[str, Any]:
             "check what the runtime sends; a network configuration has a few hundred bytes",
         )
     try:
-        document = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        text = data.decode("utf-8")
+        document = json.loads(text, parse_constant=_refuse_constant)
+        if "\\ud" in text.lower():
+            document = json.loads(_without_lone_surrogates(document))
     except UnicodeDecodeError as error:
         raise DecodeError(f"error unmarshall network config: not UTF-8 at byte {error.start}", _WHERE) from None
     except RecursionError:
@@ -35,6 +38,12 @@ def decode(data: bytes) -> dict[str, Any]:
 
 
 _WHERE = "stdin must hold one JSON object, the network configuration"
+
+
+def _without_lone_surrogates(document: object) -> str:
+    """The document as JSON text in which each half of a surrogate pair is U+FFFD, as Go reads it."""
+    text = json.dumps(document, ensure_ascii=False)
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _refuse_constant(name: str) -> None:

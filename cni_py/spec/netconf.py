@@ -197,7 +197,7 @@ def parse_netconf(config: Mapping[str, Any], persona: Persona, *, lenient: bool 
     except ValidationError as error:
         if not lenient:
             raise _translate(error) from None
-        wrong = {fault["loc"][0] for fault in error.errors(include_url=False)}
+        wrong = {fault["loc"][0] for fault in error.errors(include_url=False) if fault["loc"]}
         conf = NetConf.model_validate({name: value for name, value in folded.items() if name not in wrong})
     if persona is Persona.CNI_PY and not lenient:
         _refuse_unknown(conf)

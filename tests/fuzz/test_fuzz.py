@@ -70,13 +70,12 @@ def _check(answered: Answer, command: str, what: str) -> None:
 
 def _settle(path: Path, containers: list[str]) -> None:
     """Every container that could have been made is deleted, and the node is empty."""
-    for base in (routed(), bridged()):
-        for name in ("net", "n-1"):
-            config = {**base, "name": name, "cni.dev/valid-attachments": []}
-            environ = environment("GC", path, "c1")
-            for persona in (Persona.CNI_PY, Persona.PORTMAP, Persona.BANDWIDTH):
-                answered = _call(persona, path, environ, json.dumps(config).encode())
-                assert answered.code == 0, answered.stdout
+    networks = {"net", *(record.parent.name for record in Path("/var/lib/cni-py").glob("attachments/*/*"))}
+    for name in networks:
+        config = {**routed(), "name": name, "cni.dev/valid-attachments": []}
+        for persona in (Persona.CNI_PY, Persona.PORTMAP, Persona.BANDWIDTH):
+            answered = _call(persona, path, environment("GC", path, "c1"), json.dumps(config).encode())
+            assert answered.code == 0, answered.stdout
     links = {line.split(":")[1].split("@")[0].strip() for line in output("ip", "-o", "link").splitlines()}
     assert [link for link in links if link.startswith("cp")] == []
     assert "cnipy" not in namespace()["nft"]
