@@ -53,5 +53,5 @@ def test_a_failed_plugin(name: str, tmp_path: Path) -> None:
 def test_no_program(tmp_path: Path) -> None:
     """A file that cannot be run is named."""
     (tmp_path / "plugin").write_text("x")
-    with pytest.raises(PluginError, match="cannot run plugin .*Permission denied"):
+    with pytest.raises(PluginError, match=r"cannot run plugin .*Permission denied"):
         run_plugin(tmp_path / "plugin", {}, b"{}")
