@@ -31,7 +31,7 @@ def check(call: Call, node: Node, observer: Observer) -> None:
     _check_result(attachment, previous)
     desired = _as_reported(desired_state(attachment), attachment, previous)
     differences = [describe(op) for op in diff(desired, observer.observe(desired, call.request.netns))]
-    differences += [f"add element {text}" for text in node.firewall.missing(firewall.planned(attachment))]
+    differences += node.firewall.missing(firewall.planned(attachment))
     if differences:
         raise CheckFailedError(
             f"the network of {attachment.key} is not as ADD left it: to mend it, {differences[0]}",

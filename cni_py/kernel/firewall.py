@@ -49,10 +49,15 @@ class NftFirewall:
         nft.remove_if_empty(self._socket, layouts)
 
     def missing(self, change: Change) -> list[str]:
-        """The elements that `change` adds and that are not there, as nft text."""
+        """The elements that `change` adds, and the rules that use them, as far as they are not there."""
         added = [operation for operation in change.operations if isinstance(operation, AddElements)]
-        return [
-            f"{operation.set.text()} {{ {element.text(operation.set)} }}"
+        emptied = [
+            f"write the rules of chain {chain.text()} (delete its table, and the next ADD makes it whole)"
+            for layout in change.layouts
+            for chain in nft.emptied_chains(self._socket, layout)
+        ]
+        return emptied + [
+            f"add element {operation.set.text()} {{ {element.text(operation.set)} }}"
             for operation in added
             for element in operation.elements
             if not self._is_there(operation.set, element)

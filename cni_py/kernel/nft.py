@@ -16,6 +16,7 @@ Only our own tables are read. No message depends on a kernel newer than 5.13.
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from cni_py.kernel import nft_elements, nft_wire
@@ -43,7 +44,7 @@ from cni_py.model.nft import (
     RequireSet,
     joined,
 )
-from cni_py.model.nft_objects import Element, Set, Table
+from cni_py.model.nft_objects import Chain, Element, Set, Table
 
 _ATTEMPTS = 20
 _TEXT_LENGTH = 300
@@ -110,6 +111,18 @@ def commit(socket: NetlinkSocket, change: Change, restore: Callable[[], Change] 
 def table_exists(socket: NetlinkSocket, table: Table) -> bool:
     """True if the table is there."""
     return bool(_read(socket, nft_wire.get_table(table)))
+
+
+def emptied_chains(socket: NetlinkSocket, layout: Layout) -> tuple[Chain, ...]:
+    """The chains with fewer rules than the layout gives them: somebody flushed them. None if the table is not there.
+
+    A marker does not show that, as `nft flush table` leaves sets alone.
+    """
+    if not table_exists(socket, layout.table):
+        return ()
+    seen = Counter(nft_wire.decode_rule_chain(one) for one in _read(socket, nft_wire.dump_rules(layout.table)))
+    wanted = Counter(rule.chain.name for rule in layout.rules)
+    return tuple(chain for chain in layout.chains if seen[chain.name] < wanted[chain.name])
 
 
 def elements(socket: NetlinkSocket, one: Set) -> tuple[Element, ...]:

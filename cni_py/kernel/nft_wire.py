@@ -32,7 +32,7 @@ from cni_py.model.nft_expr import DataType, Field
 from cni_py.model.nft_objects import Chain, Element, Rule, Set, Table
 
 _SUBSYSTEM = 10 << 8
-_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _DELRULE = 0, 1, 2, 3, 6, 8
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _GETRULE, _DELRULE = 0, 1, 2, 3, 6, 7, 8
 _NEWSET, _GETSET, _DELSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM, _GETGEN = 9, 10, 11, 12, 13, 14, 16
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _BATCH_GENID = 1
@@ -116,6 +116,11 @@ def dump_sets(table: Table) -> bytes:
     return _request(table, _GETSET, NLM_F_DUMP, _string(1, table.name))
 
 
+def dump_rules(table: Table) -> bytes:
+    """Asks for the rules of one table."""
+    return _request(table, _GETRULE, NLM_F_DUMP, _string(1, table.name))
+
+
 def dump_elements(one: Set) -> bytes:
     """Asks for all elements of one set."""
     return _request(one.table, _GETSETELEM, NLM_F_DUMP, _string(1, one.table.name) + _string(2, one.name))
@@ -139,6 +144,11 @@ def decode_generation(payload: bytes) -> int:
 
 def decode_set_name(payload: bytes) -> str:
     """The name in one answer to `dump_sets`."""
+    return parse_attrs(payload, 4).get(2, b"").rstrip(b"\0").decode(errors="replace")
+
+
+def decode_rule_chain(payload: bytes) -> str:
+    """The chain of the rule in one answer to `dump_rules`."""
     return parse_attrs(payload, 4).get(2, b"").rstrip(b"\0").decode(errors="replace")
 
 

@@ -68,7 +68,7 @@ class Firewall(Protocol):
         """Those of the layouts' tables that hold no element are gone."""
 
     def missing(self, change: Change) -> list[str]:
-        """What of the elements that `change` adds is not there, in words."""
+        """What of the elements that `change` adds, and of the rules that use them, is to be mended, in words."""
 
     def forget_udp(self, attachment: Attachment, *, translated_only: bool) -> None:
         """Tracked UDP flows to the attachment's host ports, all or those that lead to it, are gone."""
