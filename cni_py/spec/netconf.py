@@ -281,6 +281,8 @@ def _check_limits(limits: Bandwidth) -> None:
         rate, burst = getattr(limits, way + "Rate"), getattr(limits, way + "Burst")
         if bool(rate) != bool(burst):
             raise InvalidConfigError(f"if one of {way}Rate and {way}Burst is set, the other must be as well")
+        if 0 < rate < 8 or 0 < burst < 8:
+            raise InvalidConfigError(f"{way}Rate and {way}Burst are bits, and below a byte nothing could pass")
         if burst // 8 >= 1 << 32:
             raise InvalidConfigError(f"{way}Burst cannot be 4GB or more, it is {burst} bits")
 

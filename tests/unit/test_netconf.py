@@ -30,8 +30,9 @@ WRONG: list[tuple[dict[str, Any], type[CniPyError], str]] = [
     ({"runtimeConfig": {"mac": "0a:58"}}, InvalidConfigError, "mac"),
     ({"hairpinMode": True, "promiscMode": True}, InvalidConfigError, "at the same time"),
     ({"disableContainerInterface": True, "ipam": {"type": "x"}}, InvalidConfigError, "IPAM"),
-    ({"ingressRate": 1}, InvalidConfigError, "ingressBurst"),
+    ({"ingressRate": 8}, InvalidConfigError, "ingressBurst"),
     ({"egressBurst": 8}, InvalidConfigError, "egressRate"),
+    ({"ingressRate": 1, "ingressBurst": 2**32 - 1}, InvalidConfigError, "below a byte"),  # found by fuzzing
     ({"ingressRate": 8, "ingressBurst": 2**35}, InvalidConfigError, "4GB"),
     ({"vlanTrunk": [{"minID": 3}]}, InvalidConfigError, "maxID is missing"),
     ({"vlanTrunk": [{"minID": 3, "maxID": 2}]}, InvalidConfigError, "greater"),
