@@ -18,6 +18,9 @@ from cni_py.model.ops import AddShaper
 from cni_py.model.words import describe
 
 _LATENCY_S = 0.025
+# A bucket is told as the time that filling it takes, in 32 bits of 64 ns. containerd's burst for "none given", 2^32-1
+# bits, takes 537 s at 8 Mbit/s; the reference lets that wrap around.
+_MAX_FILLING_S = 274
 _INGRESS = 0xFFFF0000
 _ETH_P_ALL = 0x0003
 # The reference's own bound for a rate that a 32-bit field of old kernels holds; above it the kernel takes 64 bits.
@@ -50,7 +53,8 @@ class TcShapers:
 
 def tbf(shaper: Shaper) -> dict[str, int]:
     """The token bucket's parameters in bytes: `rate` a second, `burst` and `limit`, what may wait (25 ms of it)."""
-    rate, burst = shaper.rate // 8, shaper.burst // 8
+    rate = shaper.rate // 8
+    burst = min(shaper.burst // 8, rate * _MAX_FILLING_S)
     limit = min(math.floor(rate * _LATENCY_S) + burst, _MAX_LIMIT)
     return {"rate": rate, "burst": burst, "limit": limit}
 

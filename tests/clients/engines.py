@@ -109,19 +109,34 @@ class Running:
         self._stdout.close()
 
 
-class Containerd:
-    """A containerd of the test's own, with `ctr` as its client."""
+# restrict_oom_score_adj: without CAP_SYS_RESOURCE runc could not start a sandbox.
+CRI = """
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{image}"
+  restrict_oom_score_adj = true
+  disable_tcp_service = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/opt/cni/bin"
+    conf_dir = "/etc/cni/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "native"
+"""
 
-    def __init__(self, directory: Path) -> None:
+
+class Containerd:
+    """A containerd of the test's own, with `ctr` as its client; with a `sandbox_image` it serves the CRI as well."""
+
+    def __init__(self, directory: Path, sandbox_image: str = "") -> None:
         self._directory = directory
-        self._socket = directory / "containerd.sock"
+        self.socket = directory / "containerd.sock"
         self._rootfs = rootfs(directory)
-        self._cgroup = f"cni-py-test-{directory.name}"
+        self.cgroup = f"cni-py-test-{directory.name}"
         config = directory / "containerd.toml"
         config.write_text(
             f'version = 2\nroot = "{directory}/root"\nstate = "{directory}/state"\n'
-            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-            f'[grpc]\naddress = "{self._socket}"\n'
+            + ("" if sandbox_image else 'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+            + f'[grpc]\naddress = "{self.socket}"\n'
+            + (CRI.format(image=sandbox_image) if sandbox_image else "")
         )
         self._log = (directory / "containerd.log").open("wb")
         self._daemon = self._start(config)
@@ -139,13 +154,13 @@ class Containerd:
         return daemon
 
     def _command(self, name: str, command: Sequence[str]) -> list[str]:
-        options = ["--rm", "--cni", "--cgroup", f"{self._cgroup}/{name}", "--rootfs", str(self._rootfs)]
-        return ["ctr", "-a", str(self._socket), "run", *options, name, *command]
+        options = ["--rm", "--cni", "--cgroup", f"{self.cgroup}/{name}", "--rootfs", str(self._rootfs)]
+        return ["ctr", "-a", str(self.socket), "run", *options, name, *command]
 
     @contextmanager
     def running(self, name: str, command: Sequence[str]) -> Iterator[None]:
         """A container that has printed `ready`, until the block ends."""
-        kill = ["ctr", "-a", str(self._socket), "task", "kill", "-s", "9", name]
+        kill = ["ctr", "-a", str(self.socket), "task", "kill", "-s", "9", name]
         container = Running(
             self._command(name, command), lambda: subprocess.run(kill, check=False, stderr=self._log), self._log
         )
@@ -160,20 +175,24 @@ class Containerd:
         assert done.returncode == 0, done.stderr + self.log()
         return done.stdout.strip()
 
+    def ctr(self, *arguments: str) -> None:
+        """One command of `ctr`, which must succeed."""
+        subprocess.run(["ctr", "-a", str(self.socket), *arguments], check=True, stdout=self._log, stderr=self._log)
+
     def log(self) -> str:
         """What the daemon and its clients said."""
         return (self._directory / "containerd.log").read_text()
 
     def close(self) -> None:
         """The daemon is gone, what still ran of a container that was refused its network, and the cgroups."""
-        client = ["ctr", "-a", str(self._socket), "task"]
+        client = ["ctr", "-a", str(self.socket), "task"]
         listed = subprocess.run([*client, "ls", "-q"], check=True, capture_output=True, text=True).stdout
         for name in listed.split():
             subprocess.run([*client, "delete", "--force", name], check=True, stderr=self._log)
         self._daemon.terminate()
         self._daemon.wait(WAIT_S)
         self._log.close()
-        remove_cgroups(self._cgroup)
+        remove_cgroups(self.cgroup)
 
 
 class Podman:
