@@ -18,6 +18,7 @@ from cni_py.kernel.sysctl import read_sysctl
 from cni_py.model.net import Address, Link, LinkKind, LinkRoute, NodeState, Ns, Shaper, Sysctl
 from cni_py.model.result import IPNetwork
 
+_MAX_U32 = (1 << 32) - 1
 _IFF_UP, _IFF_PROMISC = 0x1, 0x100
 _KINDS: dict[str, LinkKind] = {"veth": "veth", "bridge": "bridge", "ifb": "ifb"}
 
@@ -142,10 +143,10 @@ def _is_shaped(route: IPRoute, shaper: Shaper) -> bool:
         fed = not shaper.mirror_from or bool(route.get_filters(index=_index(shaper.mirror_from), parent=0xFFFF0000))
     except NetlinkError:
         return False
-    return fed and any(_rate(bucket) == tbf(shaper)["rate"] for bucket in buckets)
+    return fed and any(_rate(bucket) == min(tbf(shaper)["rate"], _MAX_U32) for bucket in buckets)
 
 
 def _rate(bucket: Any) -> int:  # noqa: ANN401  # pyroute2 is not typed
-    options = bucket.get_attr("TCA_OPTIONS")
-    rate: int = options.get_attr("TCA_TBF_RATE64") or options.get_attr("TCA_TBF_PARMS")["rate"]
+    """In bytes a second, as far as 32 bits go: pyroute2 does not know the attribute with 64."""
+    rate: int = bucket.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")["rate"]
     return rate
