@@ -152,6 +152,38 @@ def test_host_port_conflict(mode: str, node: Node) -> None:
 
 
 @both_modes
+def test_stale_udp_flow(mode: str, node: Node) -> None:
+    """A client that goes on sending from one port reaches whoever has the host port now, not whom it had before."""
+    outside = node.outside()
+    config = {**MODES[mode], **mapped({"hostPort": 5353, "protocol": "udp"})}
+    with outside.open(4, "udp") as client:
+        client.bind(("", 40000))
+        client.sendto(b"to nobody", (NODE4, 5353))
+        for name in ("c1", "c2"):
+            pod = node.attach(name, config)
+            with pod.listen(4, "udp", 80) as server:
+                client.sendto(b"to whom?", (NODE4, 5353))
+                assert server.recvfrom(16) == (b"to whom?", (OUTSIDE4, 40000))
+            node.callers[name].delete(config)
+
+
+@both_modes
+def test_restored_after_flush(mode: str, node: Node) -> None:
+    """Somebody flushed all of nftables: the next ADD on the node makes the others' host ports and masquerade whole."""
+    outside = node.outside()
+    config = {**MODES[mode], "ipMasq": True, **mapped({"hostPort": 8080})}
+    web = node.attach("c1", config)
+    checked = {**config, "prevResult": node.result("c1")}
+    output("nft", "flush", "ruleset")
+    assert node.callers["c1"].verb("CHECK", checked)[0] == 1
+    node.attach("c2", MODES[mode])
+    node.attach("c3", {**MODES[mode], **mapped({"hostPort": 8081})})
+    assert node.callers["c1"].verb("CHECK", checked) == (0, None)
+    assert talk(outside, (NODE4, 8080), web)
+    assert talk(web, (OUTSIDE4, 80), outside) == NODE4
+
+
+@both_modes
 def test_bandwidth(mode: str, node: Node, record_property: Callable[[str, object], None]) -> None:
     """A limit of 16 Mbit/s is what a connection gets, in each direction; without one it is many times that."""
     limits = {"ingressRate": 16_000_000, "ingressBurst": 1_600_000, "egressRate": 16_000_000, "egressBurst": 1_600_000}
