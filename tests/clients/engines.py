@@ -79,7 +79,10 @@ NOTHING: dict[str, Any] = {"links": [], "nft": "", "files": []}
 
 def remove_cgroups(name: str) -> None:
     """The cgroups of that name, in every hierarchy, are gone with their empty children."""
-    for top in Path("/sys/fs/cgroup").glob(f"**/{name}"):
+    found = [
+        Path(directory, name) for directory, names, _ in os.walk("/sys/fs/cgroup") if name in names
+    ]  # os.walk does not mind that other people's come and go
+    for top in found:
         for directory, _, _ in os.walk(top, topdown=False):
             Path(directory).rmdir()
 
