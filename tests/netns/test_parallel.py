@@ -82,6 +82,27 @@ def test_thirty_at_once(mode: str, tmp_path: Path) -> None:
     assert left() == NOTHING
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_coming_and_going(mode: str, tmp_path: Path) -> None:
+    """The node's last containers go while new ones come: tables that one call finds empty are full for the other."""
+    path = install(tmp_path / "bin")
+    names = [f"c{number}" for number in range(16)]
+    netns(*names)
+    callers = [Caller(path, name, f"/run/netns/{name}") for name in names]
+    config = MODES[mode](ipMasq=True)
+    going, coming = callers[:8], callers[8:]
+    for caller in going:
+        caller.add(config)
+    processes = []
+    for goes, comes in zip(going, coming, strict=True):
+        processes += [start(goes, "DEL", config), start(comes, "ADD", config)]
+    results = [result for result in finish(processes) if result is not None]
+    for caller, result in zip(coming, results, strict=True):
+        assert caller.verb("CHECK", {**config, "prevResult": result}) == (0, None)
+        caller.delete(config)
+    assert left() == NOTHING
+
+
 @pytest.mark.parametrize("populated", [False, True], ids=["alone", "beside another"])
 @pytest.mark.parametrize("command", ["ADD", "DEL"])
 @pytest.mark.parametrize("mode", MODES)
