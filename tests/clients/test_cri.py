@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import time
 import urllib.error
 from collections.abc import Iterator
 from contextlib import suppress
@@ -94,11 +95,12 @@ def image(directory: Path) -> Path:
 
 
 @pytest.fixture
-def kubelet(fresh_namespaces: None, tmp_path: Path) -> Iterator[Kubelet]:
-    """A containerd with its CRI and our pause image, on a node with an address."""
+def kubelet(fresh_namespaces: None, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Kubelet]:
+    """A containerd with its CRI, our pause image and the network of that name, on a node with an address."""
     del fresh_namespaces
     install(tmp_path / "bin")
     mount_etc_and_opt(tmp_path)
+    write_network(LISTS[request.param])
     ip("link add eth0 type veth peer name away")
     ip("address add 192.0.2.1/24 dev eth0")
     ip("link set eth0 up")
@@ -112,11 +114,9 @@ def kubelet(fresh_namespaces: None, tmp_path: Path) -> Iterator[Kubelet]:
         engine.close()
 
 
-@pytest.mark.parametrize("name", LISTS)
-def test_pod(name: str, kubelet: Kubelet) -> None:
+@pytest.mark.parametrize("kubelet", LISTS, indirect=True)
+def test_pod(kubelet: Kubelet) -> None:
     """A pod with a host port and limits: reachable, limited, both addresses in its status; nothing is left of it."""
-    write_network(LISTS[name])
-    _until_ready(kubelet)
     pod = kubelet.run(POD)
     (network,) = fields(fields(kubelet("PodSandboxStatus", {1: pod})[1][0])[5][0])[1]
     assert network == b"10.7.0.2"
@@ -129,29 +129,20 @@ def test_pod(name: str, kubelet: Kubelet) -> None:
     assert left() == NOTHING
 
 
-@pytest.mark.parametrize("name", LISTS)
-def test_stopped_twice(name: str, kubelet: Kubelet) -> None:
+@pytest.mark.parametrize("kubelet", LISTS, indirect=True)
+def test_stopped_twice(kubelet: Kubelet) -> None:
     """StopPodSandbox is repeated by the kubelet at will: each time it succeeds."""
-    write_network(LISTS[name])
-    _until_ready(kubelet)
     pod = kubelet.run(POD)
     for _ in range(2):
         kubelet("StopPodSandbox", {1: pod})
     assert left() == NOTHING
 
 
-def _until_ready(kubelet: Kubelet) -> None:
-    """Containerd saw the list, which it tells only when asked."""
-    for _ in range(500):
-        answer = kubelet("Status", {})[1][0]
-        if b"cni plugin not initialized" not in answer and b"NetworkPluginNotReady" not in answer:
-            return
-    raise AssertionError(answer)
-
-
 def _page(url: str) -> str:
-    """The page, as soon as the pod's server, of which nobody tells, listens."""
-    for _ in range(500):
+    """The page, as soon as the pod's server listens, of which nobody tells; ten seconds at most."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
         with suppress(urllib.error.URLError):
             return page(url)
+        time.sleep(0.01)
     return page(url)
