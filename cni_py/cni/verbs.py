@@ -14,7 +14,7 @@ from cni_py.cni.attach import Occasion, key_of, mode_of, plan_attachment, plan_c
 from cni_py.cni.outcome import chained_result, result_of
 from cni_py.cni.state import bridge_pin, check_bridge, desired_state, gateway_device, host_links, stale_addresses
 from cni_py.cni.undo import Undo
-from cni_py.model.attachment import Attachment, host_ifname, ifb_name, macs
+from cni_py.model.attachment import HOST_PREFIX, Attachment, host_ifname, ifb_name, macs
 from cni_py.model.diff import diff
 from cni_py.model.errors import CniPyError, ExistsError, PluginError
 from cni_py.model.net import NodeState, Shaper
@@ -270,9 +270,13 @@ def _detach(attachment: Attachment, node: Node, kernel: Kernel) -> None:
 
 
 def _delete_unrecorded(request: Request, kernel: Kernel) -> None:
-    """The container's veth, when it was made by somebody else: a pod that lives through a change of plugins."""
-    if kernel.kind_of("container", request.ifname) == "veth":
-        kernel.apply([DelLink("container", request.ifname)])
+    """The container's veth, when it was made by somebody else: a pod that lives through a change of plugins.
+
+    Not if its other end has a name of ours: then it is another attachment's, whose namespace the path has come to be.
+    """
+    ifname = request.ifname
+    if kernel.kind_of("container", ifname) == "veth" and not kernel.host_peer(ifname).startswith(HOST_PREFIX):
+        kernel.apply([DelLink("container", ifname)])
 
 
 def _collect(attachment: Attachment, node: Node) -> list[str]:

@@ -103,9 +103,12 @@ class Attachment:
     shapers: tuple[Shaper, ...] = ()
 
 
+HOST_PREFIX = "cpy"
+
+
 def host_ifname(key: Key) -> str:
     """The name of the host's end of the veth: the same on ADD and DEL, 15 bytes, 48 bits of hash."""
-    return "cpy" + key.digest()[:12]
+    return HOST_PREFIX + key.digest()[:12]
 
 
 def ifb_name(key: Key) -> str:
