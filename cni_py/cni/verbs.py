@@ -111,9 +111,8 @@ def collect_garbage(call: Call, node: Node) -> None:
         except CniPyError as error:
             problems.append(error.message)
     if problems:
-        raise PluginError(
-            f"GC of network {call.request.network!r} is incomplete: {problems[0]}", "; ".join(problems[1:])
-        )
+        others = "; ".join(problems[1:]) or "all else was collected; mend this and run GC again"
+        raise PluginError(f"GC of network {call.request.network!r} is incomplete: {problems[0]}", others)
 
 
 def _is_mine(attachment: Attachment, persona: Persona) -> bool:

@@ -120,7 +120,9 @@ def _check_network_name(value: str) -> None:
 
 def check_ifname(value: str) -> None:
     """Raise BadEnvironmentError unless the kernel and the spec allow `value` as the name of an interface."""
-    if len(value.encode("utf-8", "surrogateescape")) > 15:
+    if any("\ud800" <= char <= "\udfff" for char in value):  # how Python shows bytes that are no UTF-8
+        raise BadEnvironmentError("interface name is not UTF-8", repr(value))
+    if len(value.encode()) > 15:
         raise BadEnvironmentError("interface name is too long", "interface name should be less than 16 characters")
     if value in (".", ".."):
         raise BadEnvironmentError("interface name is . or ..")

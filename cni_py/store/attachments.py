@@ -36,7 +36,7 @@ class AttachmentStore:
         """No other process is in such a block: what all attachments of the node share is changed inside only."""
         self._make_directory(self._state)
         with _reporting(self._state / "lock"):
-            fd = os.open(self._state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = _open_lock(self._state / "lock")
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -108,7 +108,8 @@ class AttachmentStore:
                 raise NotADirectoryError(20, "Not a directory")
             if not os.access(directory, os.W_OK | os.X_OK):
                 raise PermissionError(13, "Permission denied")
-            if os.statvfs(directory).f_bavail == 0:
+            disk = os.statvfs(directory)
+            if disk.f_bavail == 0 or (disk.f_files and disk.f_favail == 0):
                 raise OSError(28, "No space left on device")
 
     def _path(self, key: Key, plugin: str) -> Path:
@@ -127,10 +128,12 @@ class AttachmentStore:
             raise
         except OSError as error:
             raise IOFailureError(f"{path}: {error.strerror}", "remove it if it is not yours") from None
-        with os.fdopen(fd, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise DecodeError(f"{path} is not a regular file", "remove it")
-            data = file.read(_MAX_BYTES)
+            data = os.read(fd, _MAX_BYTES)
+        finally:
+            os.close(fd)
         try:
             document: Any = json.loads(data.decode("utf-8"))
             return decode_attachment(document)
@@ -157,6 +160,15 @@ def _write_whole(path: Path, content: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _open_lock(path: Path) -> int:
+    """A descriptor to lock; an existing file serves also where the disk is full or read-only."""
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, os.O_RDONLY | flags)
+    except FileNotFoundError:
+        return os.open(path, os.O_RDONLY | os.O_CREAT | flags, 0o600)
 
 
 def _directory(network: str) -> str:
