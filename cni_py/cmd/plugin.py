@@ -1,6 +1,7 @@
 """What every plugin does around its verbs: parse the request, answer VERSION, turn an error into the error document."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -38,6 +39,12 @@ def answer(name: str, verbs: Verbs, environ: Mapping[str, str], read_stdin: Call
         return Answer(0, _version() if request.command == "VERSION" else verbs(request))
     except CniPyError as error:
         return Answer(1, render_error(error, version_hint(stdin)))
+    except ImportError as error:
+        missing = PluginError(
+            f"{name}: the Python library {error.name!r} is missing for {sys.executable}",
+            "in a checkout run ./dev setup; else install cni-py with pip for this very Python",
+        )
+        return Answer(1, render_error(missing, version_hint(stdin)))
     except MemoryError:
         return Answer(1, render_error(PluginError(f"{name}: out of memory"), versions.CURRENT))
     except Exception as error:  # noqa: BLE001  # the caller reads JSON; a traceback on stdout or stderr helps nobody
