@@ -77,7 +77,7 @@ def test_routed_and_bridge(version: int, node: Node) -> None:
 
 
 def test_ipv6_without_delay(node: Node) -> None:
-    """What the node forwards to a new container does not wait for duplicate address detection, which makes it 2 s and more.
+    """What the node forwards to a new container does not wait for duplicate address detection (2 s and more).
 
     One second may pass all the same: the kernel rations carrier events, and then the neighbour is asked a second time.
     """
