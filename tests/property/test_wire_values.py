@@ -32,7 +32,7 @@ routes = st.builds(
     table=st.none() | numbers,
     scope=st.none() | st.sampled_from([0, 253, 254]),
 )
-dns = st.builds(Dns, *(st.lists(text.filter(bool), max_size=2).map(tuple), text, *[st.lists(text).map(tuple)] * 2))
+dns = st.builds(Dns, *(st.lists(text, max_size=2).map(tuple), text, *[st.lists(text).map(tuple)] * 2))
 results = st.builds(
     Result,
     interfaces=st.lists(st.builds(Interface, text, text, numbers, text, text, text), max_size=3).map(tuple),
@@ -63,7 +63,9 @@ def carried(result: Result, version: str) -> Result:
 @given(data=st.data())
 def test_a_result_comes_back(version: str, data: Any) -> None:
     """Rendered and parsed again a result is what its version can hold of it; no field is null."""
-    result = data.draw(results if version not in FAMILIES[0] else results.filter(lambda one: bool(one.ips)))
+    result = data.draw(results)
+    if version in FAMILIES[0] and not result.ips:  # its shape needs an address
+        result = replace(result, ips=(IPConfig(data.draw(interfaces)),))
     document = json.loads(render_result(result, version))
     assert "null" not in json.dumps(document).replace('"null"', "")
     assert version == document["cniVersion"]
