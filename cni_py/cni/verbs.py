@@ -97,6 +97,8 @@ def collect_garbage(call: Call, node: Node) -> None:
     valid = parse_valid_attachments(call.request.config)
     problems: list[str] = []
     if valid is not None:
+        with node.records.locked():
+            node.records.sweep(call.request.network)
         attachments, damaged = node.records.list(call.request.network)
         problems += damaged
         for attachment in attachments:

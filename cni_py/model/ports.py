@@ -92,6 +92,9 @@ class Records(Protocol):
     def list(self, network: str = "") -> tuple[tuple[Attachment, ...], tuple[str, ...]]:
         """All records, or one network's, and what is wrong with files that are none."""
 
+    def sweep(self, network: str) -> None:
+        """Nothing half-written of a network is left; under the lock."""
+
     def has_others(self, attachment: Attachment) -> bool:
         """True if there is a record besides this one, of any network."""
 

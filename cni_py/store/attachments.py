@@ -80,6 +80,12 @@ class AttachmentStore:
                 damaged.append(error.message)
         return tuple(found), tuple(damaged)
 
+    def sweep(self, network: str) -> None:
+        """No half-written record of a network is left; under the lock, when nobody is writing one."""
+        for path in (self._root / _directory(network)).glob(".*.new"):
+            with suppress(OSError):
+                path.unlink()
+
     def has_others(self, attachment: Attachment) -> bool:
         """True if there is a record besides this one, of any network; stops at the first."""
         own = self._path(attachment.key, attachment.plugin)

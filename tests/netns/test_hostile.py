@@ -141,6 +141,15 @@ def test_foreign_file_beside_records(name: str, caller: Caller) -> None:
     caller.delete(routed(ipMasq=True))
 
 
+def test_half_written_record(caller: Caller) -> None:
+    """What a killed ADD of a container that never comes back left of its record goes with the next GC."""
+    caller.add(routed())
+    (RECORDS / ".0123.json.new").write_text('{"version": 1, "ke')
+    listed = [{"containerID": "c1", "ifname": "eth0"}]
+    assert caller.verb("GC", {**routed(), "cni.dev/valid-attachments": listed}) == (0, None)
+    assert list(RECORDS.iterdir()) == [RECORD]
+
+
 def test_record_is_lost(caller: Caller) -> None:
     """DEL without the record, which somebody removed: link, elements and lease go all the same."""
     config = routed(ipMasq=True, runtimeConfig={"portMappings": [{"hostPort": 8080, "containerPort": 80}]})
