@@ -71,8 +71,8 @@ SABOTAGE = [
     ("routed", f"ip route del 10.7.0.2 dev {VETH}", f"add route 10.7.0.2/32 by '{VETH}'"),
     ("routed", f"ip -6 route del fd00:7::2 dev {VETH}", f"add route fd00:7::2/128 by '{VETH}'"),
     ("routed", f"ip address del 10.7.0.1/32 dev {VETH}", f"add address 10.7.0.1/32 to '{VETH}'"),
-    ("routed", "sysctl -qw net.ipv4.ip_forward=0", "write 1 to /proc/sys/net/ipv4/ip_forward"),
-    ("routed", "sysctl -qw net.ipv6.conf.all.forwarding=0", "write 1 to /proc/sys/net/ipv6/conf/all/forwarding"),
+    ("routed", "busybox sysctl -w net.ipv4.ip_forward=0", "write 1 to /proc/sys/net/ipv4/ip_forward"),
+    ("routed", "busybox sysctl -w net.ipv6.conf.all.forwarding=0", "write 1 to /proc/sys/net/ipv6/conf/all/forwarding"),
     ("routed", f"nft delete element inet cnipy_spoof links {{ {VETH} }}", f'cnipy_spoof links {{ "{VETH}" }}'),
     ("routed", "nft delete element inet cnipy_nat hostport4 { tcp . 8080 }", "hostport4 { tcp . 8080"),
     ("routed", "nft flush set inet cnipy_nat masq4", "10.7.0.0"),
@@ -167,7 +167,7 @@ def test_status_without_forwarding(caller: Caller) -> None:
     """STATUS is 51 while containers are cut off, 0 when none is attached: the next ADD switches forwarding on."""
     assert status(routed(), caller) == (0, 0, "")
     caller.add(routed())
-    output("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    output("busybox", "sysctl", "-w", "net.ipv4.ip_forward=0")
     code, number, message = status(routed(), caller)
     assert (code, number) == (1, 51)
     assert message == "IP forwarding was switched off while containers are attached"

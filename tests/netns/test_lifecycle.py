@@ -84,7 +84,7 @@ STATES = {
     "ruleset flushed": _run("nft flush ruleset"),
     "table deleted": _run("nft delete table inet cnipy_nat"),
     "lease gone": _run("rm -r /var/lib/cni/networks/net"),
-    "forwarding off": _run("sysctl -qw net.ipv4.ip_forward=0"),
+    "forwarding off": _run("busybox sysctl -w net.ipv4.ip_forward=0"),
 }
 NOT_OF_LAYER_2 = {"table deleted", "lease gone"}
 

@@ -189,7 +189,7 @@ def _loopback_probe(net: Lab, attacker: Place, gateway: str) -> bool:
     inside = ("-n", attacker.name)
     for name in ("all", "eth0"):
         subprocess.run(
-            ["ip", "netns", "exec", attacker.name, "sysctl", "-qw", f"net.ipv4.conf.{name}.route_localnet=1"],
+            ["ip", "netns", "exec", attacker.name, "busybox", "sysctl", "-w", f"net.ipv4.conf.{name}.route_localnet=1"],
             check=True,
         )
     ip(*inside, "addr del 127.0.0.1/8 dev lo")
