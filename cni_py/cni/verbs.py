@@ -16,7 +16,7 @@ from cni_py.cni.state import bridge_pin, check_bridge, desired_state, gateway_de
 from cni_py.cni.undo import Undo
 from cni_py.model.attachment import HOST_PREFIX, Attachment, host_ifname, ifb_name, macs
 from cni_py.model.diff import diff
-from cni_py.model.errors import CniPyError, ExistsError, PluginError
+from cni_py.model.errors import CniPyError, DecodeError, ExistsError, PluginError
 from cni_py.model.net import NodeState, Shaper
 from cni_py.model.ops import DelLink, Op
 from cni_py.model.persona import Persona
@@ -125,14 +125,25 @@ def _is_mine(attachment: Attachment, persona: Persona) -> bool:
 
 
 def parse_valid_attachments(config: Mapping[str, Any]) -> frozenset[tuple[str, str]] | None:
-    """{(container ID, interface name)} that GC leaves alone, None if the configuration has no list at all."""
+    """{(container ID, interface name)} that GC leaves alone, None if the configuration has no list at all.
+
+    Raises DecodeError for a list with anything else in it: half understood, it would name running containers for dead.
+    """
     for name in ("cni.dev/valid-attachments", "cni.dev/attachments"):  # libcni also sends the misspelt one
-        for key in config:
-            if gojson.fold(key) == name:
-                entries = gojson.get_list(config, name)
-                listed = [entry for entry in entries if isinstance(entry, dict)]
-                return frozenset((gojson.get_string(e, "containerID"), gojson.get_string(e, "ifname")) for e in listed)
+        if any(gojson.fold(key) == name for key in config):
+            return frozenset(_valid_attachment(entry, name) for entry in gojson.get_list(config, name))
     return None
+
+
+def _valid_attachment(entry: object, where: str) -> tuple[str, str]:
+    if isinstance(entry, dict):
+        container_id, ifname = gojson.get_string(entry, "containerID"), gojson.get_string(entry, "ifname")
+        if container_id and ifname:
+            return container_id, ifname
+    raise DecodeError(
+        f'{where}: {str(entry)[:80]!r} is not {{"containerID": ..., "ifname": ...}}; nothing was collected',
+        "the runtime lists every attachment that is to stay by both",
+    )
 
 
 def collect_stale_boot(node: Node) -> None:

@@ -23,7 +23,7 @@ def decode(data: bytes) -> dict[str, Any]:
         )
     try:
         text = data.decode("utf-8")
-        document = json.loads(text, parse_constant=_refuse_constant)
+        document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_late_nulls)
         if "\\ud" in text.lower():
             document = json.loads(_without_lone_surrogates(document))
     except UnicodeDecodeError as error:
@@ -38,6 +38,15 @@ def decode(data: bytes) -> dict[str, Any]:
 
 
 _WHERE = "stdin must hold one JSON object, the network configuration"
+
+
+def _without_late_nulls(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of equal keys the last one counts, but `null` leaves the value that there is, as in Go."""
+    obj: dict[str, Any] = {}
+    for key, value in pairs:
+        if value is not None or key not in obj:
+            obj[key] = value
+    return obj
 
 
 def _without_lone_surrogates(document: object) -> str:

@@ -185,6 +185,28 @@ def test_gc(name: str, caller: Caller) -> None:
     assert kept == {lease.read_text().split()[0] for lease in leases}
 
 
+MALFORMED = {
+    "IDs only": ["c1"],
+    "numbers": [5],
+    "no container": [{"ifname": "eth0"}],
+    "no interface": [{"containerID": "c1"}],
+    "empty ID": [{"containerID": "", "ifname": "eth0"}],
+    "one good, one bad": [{"containerID": "c1", "ifname": "eth0"}, None],
+    "text": "all",
+    "object": {"containerID": "c1", "ifname": "eth0"},
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+@pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
+def test_gc_of_a_malformed_list(name: str, key: str, caller: Caller) -> None:
+    """Item 21: a list that is not understood names nobody for dead: code 6, and nothing is collected."""
+    result = caller.add(routed())
+    code, error = caller.verb("GC", {**routed(), key: MALFORMED[name]})
+    assert (code, error["code"]) == (1, 6)
+    assert caller.verb("CHECK", {**routed(), "prevResult": result}) == (0, None)
+
+
 def test_gc_is_forwarded_and_goes_on(caller: Caller) -> None:
     """Item 21: IPAM gets GC too; an error of one attachment does not stop the others, and is reported."""
     answer = f"[ $CNI_COMMAND$CNI_CONTAINERID = DELc1 ] && exit 1; [ $CNI_COMMAND != ADD ] || {ANSWER}"

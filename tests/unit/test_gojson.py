@@ -64,6 +64,11 @@ def test_keys_match_as_gos(obj: dict[str, Any], value: object) -> None:
     assert gojson.fold_keys(obj, ["hostPort"]).get("hostPort") == value
 
 
+def test_a_late_null_leaves_the_value() -> None:
+    """Of equal keys the last counts, unless it is null."""
+    assert gojson.decode(b'{"name": "a", "name": "b", "name": null, "x": null}') == {"name": "b", "x": None}
+
+
 def test_eszett_is_not_two_letters() -> None:
     """Simple folding, as Go's: advm\u00df is no advmss."""
     assert gojson.get({"advm\u00df": 1}, "advmss") is None
