@@ -183,19 +183,21 @@ def fetch(url: str) -> str:
 def prepare(scratch: Path, *, overlay: bool) -> Path:
     """The node's directories are the demo's own, the plugins installed; the containers' root file system is made.
 
-    `overlay`: /opt and /etc/cni too, where `ctr` looks and a normal user's namespace may not mount.
+    `overlay`: /opt/cni and /etc/cni too, where `ctr` looks and a normal user's namespace may not mount.
     """
-    for path in ("/run", "/var/lib", *(("/opt",) if overlay else ())):
+    for path in ("/run", "/var/lib"):
         run("mount", "-t", "tmpfs", "tmpfs", path)
-    for path in ("/run/netns", "/run/etc", "/run/work"):
-        Path(path).mkdir()
-    if overlay:
-        run("mount", "-t", "overlay", "overlay", "-o", "lowerdir=/etc,upperdir=/run/etc,workdir=/run/work", "/etc")
-        Path("/etc/cni").mkdir(exist_ok=True)
-        run("mount", "-t", "tmpfs", "tmpfs", "/etc/cni")
-        for path, place in (("/opt/cni/bin", scratch / "bin"), ("/etc/cni/net.d", scratch / "net.d")):
-            Path(path).parent.mkdir(exist_ok=True)
-            Path(path).symlink_to(place)
+    Path("/run/netns").mkdir()
+    places = {"/opt": ("bin", scratch / "bin"), "/etc": ("net.d", scratch / "net.d")}
+    for path, (name, place) in places.items() if overlay else ():
+        upper, work = Path("/run/upper" + path), Path("/run/work" + path)
+        upper.mkdir(parents=True)
+        work.mkdir(parents=True)
+        options = f"lowerdir={path},upperdir={upper},workdir={work}"  # what is there stays: this checkout may be
+        run("mount", "-t", "overlay", "overlay", "-o", options, path)
+        Path(path, "cni").mkdir(exist_ok=True)
+        run("mount", "-t", "tmpfs", "tmpfs", f"{path}/cni")
+        Path(path, "cni", name).symlink_to(place)
     for name in ("bin", "net.d"):
         (scratch / name).mkdir()
     for name in PLUGINS:
