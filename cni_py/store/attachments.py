@@ -22,6 +22,8 @@ from cni_py.store.attachment_json import decode_attachment, encode_attachment
 MAIN = frozenset({"cni-py", "bridge", "ptp"})
 _MAX_BYTES = 1 << 20
 _MAX_NAME = 200
+# Never through a link, and never waiting for the other end of a FIFO that somebody put there.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class AttachmentStore:
@@ -94,9 +96,15 @@ class AttachmentStore:
     def boot_of_last_add(self) -> str:
         """The boot id that `note_boot` left, "" before the first ADD ever."""
         try:
-            return (self._state / "boot").read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError):
+            fd = os.open(self._state / "boot", _READ)
+        except OSError:
             return ""
+        try:
+            return os.read(fd, _MAX_BYTES).decode("ascii").strip()
+        except (OSError, UnicodeDecodeError):  # a directory, somebody else's file
+            return ""
+        finally:
+            os.close(fd)
 
     def note_boot(self, boot: str) -> None:
         """From now on `boot_of_last_add` is `boot`."""
@@ -129,7 +137,7 @@ class AttachmentStore:
     def _read(self, path: Path) -> Attachment:
         """One record. Never follows a link, never waits for a FIFO, never reads more than a record can have."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(path, _READ)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -170,11 +178,10 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 def _open_lock(path: Path) -> int:
     """A descriptor to lock; an existing file serves also where the disk is full or read-only."""
-    flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path, os.O_RDONLY | flags)
+        return os.open(path, _READ)
     except FileNotFoundError:
-        return os.open(path, os.O_RDONLY | os.O_CREAT | flags, 0o600)
+        return os.open(path, _READ | os.O_CREAT, 0o600)
 
 
 def _directory(network: str) -> str:
