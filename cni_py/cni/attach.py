@@ -26,6 +26,7 @@ from cni_py.spec.args import parse_args
 from cni_py.spec.netconf import Bandwidth, NetConf, VlanTrunk
 from cni_py.spec.request import Request
 from cni_py.spec.result import parse_dns
+from cni_py.spec.sysctl import parse_sysctls
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ def plan_attachment(request: Request, conf: NetConf, persona: Persona, lease: Re
         macspoofchk=mode == "bridge" and conf.macspoofchk,
         antispoof=persona is Persona.CNI_PY and (conf.antispoof if conf.antispoof is not None else mode == "routed"),
         shapers=plan_shapers(conf.bandwidth, host_ifname(key), key) if persona is Persona.CNI_PY else (),
+        sysctls=parse_sysctls(conf.sysctl, request.ifname),
     )
 
 

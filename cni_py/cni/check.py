@@ -9,7 +9,7 @@ from cni_py.cni.verbs import CHAINED, Call, Node, previous_result
 from cni_py.model.attachment import Attachment
 from cni_py.model.diff import diff
 from cni_py.model.errors import CheckFailedError
-from cni_py.model.net import Link, NodeState
+from cni_py.model.net import Link, NodeState, Sysctl
 from cni_py.model.ports import Observer
 from cni_py.model.result import Result
 from cni_py.model.words import describe
@@ -56,8 +56,13 @@ def _as_reported(desired: NodeState, attachment: Attachment, previous: Result) -
         desired,
         links=tuple(_reported_link(link, macs) for link in desired.links),
         routes=tuple(route for route in desired.routes if route.ns == "host" or route.dst not in dropped),
-        sysctls=tuple(sysctl for sysctl in desired.sysctls if sysctl.ns == "host"),  # the container's are for tuning
+        sysctls=tuple(sysctl for sysctl in desired.sysctls if _is_checked(sysctl, attachment)),
     )
+
+
+def _is_checked(sysctl: Sysctl, attachment: Attachment) -> bool:
+    """The container's sysctls that nobody asked for are for a later tuning plugin to change."""
+    return sysctl.ns == "host" or sysctl in attachment.sysctls
 
 
 def _reported_link(link: Link, macs: dict[str, str]) -> Link:

@@ -235,9 +235,12 @@ def _sysctls(attachment: Attachment, links: tuple[Link, ...]) -> Iterator[Sysctl
         yield from _forwarding(attachment, versions)
     if attachment.ports and attachment.snat and 4 in versions:
         yield Sysctl("host", f"net/ipv4/conf/{localnet_device(attachment)}/route_localnet", "1")
-    if attachment.mode == "chained" or not attachment.addresses:
-        return  # a layer 2 interface may be configured by whoever is on that segment
-    yield from _container_sysctls(attachment, ipv6=6 in versions)
+    if attachment.mode != "chained" and attachment.addresses:
+        # a layer 2 interface, without addresses, may be configured by whoever is on that segment
+        asked = {sysctl.key for sysctl in attachment.sysctls}
+        ours = _container_sysctls(attachment, ipv6=6 in versions)
+        yield from (sysctl for sysctl in ours if sysctl.key not in asked)
+    yield from attachment.sysctls
 
 
 def _forwarding(attachment: Attachment, versions: frozenset[int]) -> Iterator[Sysctl]:

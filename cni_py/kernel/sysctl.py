@@ -5,9 +5,9 @@ from pathlib import Path
 
 
 def read_sysctl(key: str) -> str | None:
-    """The value of a sysctl of this thread's namespace, None if there is no such file."""
+    """The value of a sysctl of this thread's namespace, one blank between words; None if there is no such file."""
     try:
-        return Path("/proc/sys", key).read_text(encoding="ascii").strip()
+        return " ".join(Path("/proc/sys", key).read_text(encoding="ascii", errors="replace").split())
     except OSError:
         return None
 

@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from cni_py.model.net import Shaper
+from cni_py.model.net import Shaper, Sysctl
 from cni_py.model.result import IPAddress, IPInterface, IPNetwork, Route
 
 Mode = Literal["routed", "bridge", "chained"]
@@ -76,6 +76,7 @@ class Attachment:
     `host_ifname`, `host_mac`, `mac` and `mtu` describe the veth pair; "chained" attachments have none of their own.
     `masquerade` are the networks whose traffic to elsewhere leaves under the node's address. `config` is the
     configuration as JSON without its prevResult: GC releases the address with it.
+    `sysctls` are those of the container that the configuration asks for.
     """
 
     key: Key
@@ -101,6 +102,7 @@ class Attachment:
     macspoofchk: bool = False
     antispoof: bool = False
     shapers: tuple[Shaper, ...] = ()
+    sysctls: tuple[Sysctl, ...] = ()
 
 
 HOST_PREFIX = "cpy"

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from cni_py.model.errors import CniPyError, DecodeError, InvalidConfigError, UnsupportedFieldError
 from cni_py.model.persona import Persona
 from cni_py.spec import gojson
+from cni_py.spec.sysctl import parse_sysctls
 
 Mac = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -127,6 +128,7 @@ class NetConf(_Section):
     egressBurst: UInt64 = 0  # noqa: N815  # the wire's spelling
     # ours
     antispoof: bool | None = None
+    sysctl: dict[str, Any] = Field(default_factory=dict)
     stateDir: str = Field("/var/lib/cni-py", pattern=r"^/[^\x00]*$")  # noqa: N815  # the wire's spelling
     # the frame of every configuration
     ipam: dict[str, Any] = Field(default_factory=dict)
@@ -192,6 +194,8 @@ def parse_netconf(config: Mapping[str, Any], persona: Persona, *, lenient: bool 
     UnsupportedFieldError for an option that only iptables could serve.
     """
     folded = _fold(config)
+    if persona is not Persona.CNI_PY:  # the reference's plugins of those names do not know it
+        folded.pop("sysctl", None)
     try:
         conf = NetConf.model_validate(folded)
     except ValidationError as error:
@@ -274,6 +278,7 @@ def _refuse_contradictions(conf: NetConf) -> None:
             )
     _check_limits(conf.bandwidth)
     _check_trunks(conf.vlanTrunk)
+    parse_sysctls(conf.sysctl)
 
 
 def _check_limits(limits: Bandwidth) -> None:

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 from cni_py.model.attachment import Attachment, BridgePort, Key, PodAddress, PortMapping
-from cni_py.model.net import Shaper
+from cni_py.model.net import Shaper, Sysctl
 from cni_py.model.result import Route
 
 VERSION = 1
@@ -33,6 +33,7 @@ def decode_attachment(document: Mapping[str, Any]) -> Attachment:
         masquerade=tuple(ip_network(entry) for entry in fields.pop("masquerade")),
         ports=tuple(_mapping(entry) for entry in fields.pop("ports")),
         shapers=tuple(Shaper(**entry) for entry in fields.pop("shapers")),
+        sysctls=tuple(Sysctl(**entry) for entry in fields.pop("sysctls", ())),  # records before 0.2 have none
         **fields,
     )
 
