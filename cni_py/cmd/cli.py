@@ -26,6 +26,15 @@ def _commands() -> None:
     """The pod network of this node. As a CNI plugin it is started by a runtime, with CNI_COMMAND set."""
 
 
+@_commands.command()
+@click.option("--roles", type=click.Choice(["attach"]), default="attach", show_default=True, help="what it does")
+def agent(roles: str) -> None:  # noqa: ARG001  # one role so far
+    """Run the warm node agent until SIGTERM."""
+    from cni_py.cmd.agent import run
+
+    run()
+
+
 @_commands.group()
 def ipam() -> None:
     """Addresses of this node's pools."""

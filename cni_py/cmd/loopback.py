@@ -13,9 +13,8 @@ _UP = Link("container", "lo", "other", up=True)
 _DOWN = Link("container", "lo", "other", up=False)
 
 
-def call(request: Request) -> bytes:
+def call(request: Request, kernels: NodeKernels) -> bytes:
     """What the verb prints. CNI_IFNAME does not matter, as with the reference. Raises CniPyError."""
-    kernels = NodeKernels()
     match request.command:
         case "ADD":
             return render_result(_add(request, kernels), request.cni_version)

@@ -3,10 +3,13 @@
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
-from cni_py.cmd.plugin import Answer, Verbs, answer
+from cni_py.cmd.cold import ColdMachine
+from cni_py.cmd.plugin import Answer, answer, perform
 from cni_py.model.errors import IOFailureError
 from cni_py.model.persona import Persona
+from cni_py.spec.frame import SOCKET
 from cni_py.spec.gojson import MAX_BYTES
 from cni_py.spec.request import Request
 
@@ -19,10 +22,21 @@ def main(program: Path) -> None:
 
         cli(arguments)
     persona = next((one for one in Persona if one.value == program.name), Persona.CNI_PY)
-    finish(answer(persona.value, _verbs(persona, program), os.environ, read_stdin))
+    finish(answer(persona.value, lambda request: _call(request, persona, program), os.environ, read_stdin))
 
 
-def finish(answered: Answer) -> None:
+def _call(request: Request, persona: Persona, program: Path) -> bytes:
+    """The agent answers, or where there is none the call is carried out here."""
+    if os.path.exists(SOCKET):  # noqa: PTH110  # a node without an agent does not even import the way to it
+        from cni_py.invoke.forward import forward
+
+        answered = forward(persona.value, os.environ, request.stdin)
+        if answered is not None:
+            finish(Answer(answered.code, answered.stdout))
+    return perform(request, persona, ColdMachine(os.environ, program))
+
+
+def finish(answered: Answer) -> NoReturn:
     """The answer is printed, whole, and the process ends. A caller that hung up is no reason for a traceback."""
     for fd, data in ((2, answered.stderr), (1, answered.stdout)):
         rest = memoryview(data)
@@ -48,24 +62,3 @@ def read_stdin() -> bytes:
     except OSError as error:
         raise IOFailureError(f"error reading from stdin: {error.strerror}", "give the configuration on stdin") from None
     return b"".join(parts)
-
-
-def _verbs(persona: Persona, program: Path) -> Verbs:
-    """The verbs of a persona; each imports what it needs when it is called, so VERSION pays for nothing."""
-
-    def call(request: Request) -> bytes:
-        match persona:
-            case Persona.CNI_PY_IPAM | Persona.HOST_LOCAL:
-                from cni_py.cmd import ipam
-
-                return ipam.call(request)
-            case Persona.LOOPBACK:
-                from cni_py.cmd import loopback
-
-                return loopback.call(request)
-            case _:
-                from cni_py.cmd import cni
-
-                return cni.call(request, persona, os.environ, program)
-
-    return call

@@ -5,7 +5,9 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from cni_py.cmd.machine import Machine
 from cni_py.model.errors import CniPyError, PluginError
+from cni_py.model.persona import Persona
 from cni_py.spec import versions
 from cni_py.spec.codes import render_error
 from cni_py.spec.request import Request, parse_request, version_hint
@@ -21,6 +23,21 @@ class Answer:
     code: int
     stdout: bytes = b""
     stderr: bytes = b""
+
+
+def perform(request: Request, persona: Persona, machine: Machine) -> bytes:
+    """What the verb of that plugin prints; each imports what it needs when it is called: VERSION pays for nothing."""
+    match persona:
+        case Persona.CNI_PY_IPAM | Persona.HOST_LOCAL:
+            return machine.ipam(request)
+        case Persona.LOOPBACK:
+            from cni_py.cmd import loopback
+
+            return loopback.call(request, machine.kernels(limited=False))
+        case _:
+            from cni_py.cmd import cni
+
+            return cni.call(request, persona, machine)
 
 
 def answer(name: str, verbs: Verbs, environ: Mapping[str, str], read_stdin: Callable[[], bytes]) -> Answer:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cni_py.model.errors import CniPyError, DecodeError, DelegatedError, PluginError
+from cni_py.model.errors import DecodeError, DelegatedError, PluginError
 from cni_py.spec import gojson
 
 
@@ -17,13 +17,16 @@ def run_plugin(executable: Path, environ: Mapping[str, str], stdin: bytes) -> by
         )
     except OSError as error:
         raise PluginError(f"cannot run plugin {executable}: {error.strerror}", "is it an executable file?") from None
-    if finished.returncode == 0:
-        return finished.stdout
-    raise _own_error(executable.name, finished.returncode, finished.stdout)
+    return check_outcome(executable.name, finished.returncode, finished.stdout)
 
 
-def _own_error(name: str, status: int, stdout: bytes) -> CniPyError:
-    """The error document that a failed plugin printed, or that it printed none."""
+def check_outcome(name: str, status: int, stdout: bytes) -> bytes:
+    """The output of a plugin that succeeded. `status` as `subprocess` has it: negative for a signal.
+
+    Raises DelegatedError with the error document that it printed, PluginError if it printed none.
+    """
+    if status == 0:
+        return stdout
     ended = f"exit status {status}" if status > 0 else f"signal {-status}"
     try:
         document: dict[str, Any] = gojson.decode(stdout)
@@ -33,5 +36,5 @@ def _own_error(name: str, status: int, stdout: bytes) -> CniPyError:
     except DecodeError:
         code, message, details = None, "", ""
     if code is None or not message:
-        return PluginError(f"plugin {name} failed without an error document: {ended}", "its log is on stderr")
-    return DelegatedError(message, code, details)
+        raise PluginError(f"plugin {name} failed without an error document: {ended}", "its log is on stderr") from None
+    raise DelegatedError(message, code, details)

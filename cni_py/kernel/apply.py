@@ -13,6 +13,7 @@ from typing import Protocol
 from cni_py.kernel import netns, rtnl
 from cni_py.kernel.errnos import already_so, refusal
 from cni_py.kernel.netlink import NetlinkError, NetlinkSocket
+from cni_py.kernel.removal import LinkRemover
 from cni_py.model.diff import link_change
 from cni_py.model.errors import KernelError
 from cni_py.model.net import Link, Ns, Shaper, Sysctl
@@ -68,7 +69,9 @@ class Run:
         shapers: ShaperAdapter | None,
         write: Callable[[str, str], None],
         done: list[Op],
+        remover: LinkRemover | None = None,
     ) -> None:
+        self._remover = remover
         self._spaces = spaces
         self._shapers = shapers
         self._write = write
@@ -90,6 +93,9 @@ class Run:
             case AddShaper(shaper):
                 self._flush()
                 self._shape(op, shaper)
+            case DelLink("host", name) if self._remover is not None:
+                self._flush()
+                self._remove(self._remover, op, name)
             case _:
                 ns, messages = self._encode(op)
                 if ns != self._ns:
@@ -174,6 +180,15 @@ class Run:
                 return
             raise refusal(op, error.errno or errno.EIO) from None
         self._done.append(op)
+
+    def _remove(self, remover: LinkRemover, op: Op, name: str) -> None:
+        try:
+            remover.remove(name)
+        except NetlinkError as error:
+            raise refusal(op, error.errno, error.text) from None
+        self._done.append(op)
+        for space in self._spaces.values():
+            space.indices.clear()
 
     def _shape(self, op: Op, shaper: Shaper) -> None:
         if self._shapers is None:

@@ -1,4 +1,7 @@
-"""Opens the namespaces of a call: the host's is the one that this thread is in, the container's is CNI_NETNS."""
+"""Opens the namespaces of a call: the host's is the one that this thread is in, the container's is CNI_NETNS.
+
+The agent gives what it has already: the container's descriptor came with the call, and the host's sockets stay open.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,22 +11,34 @@ from cni_py.kernel import netns
 from cni_py.kernel.apply import ShaperAdapter
 from cni_py.kernel.netlink import NetlinkSocket
 from cni_py.kernel.node import NodeKernel, open_route_socket
+from cni_py.kernel.removal import LinkRemover
 from cni_py.kernel.sysctl import write_sysctl
 from cni_py.model.errors import NetnsError
 
 
 class NodeKernels:
-    """Makes a `NodeKernel` for the length of a block; the arguments are seams, at which tests make the kernel fail."""
+    """Makes a `NodeKernel` for the length of a block.
 
-    def __init__(
+    `open_socket` and `write` are seams, at which tests make the kernel fail. `open_netns` gives a descriptor of the
+    namespace at a path, to be closed here, or raises NetnsError. `host` and `remover` are warm and stay open.
+    """
+
+    def __init__(  # three seams, and what the agent keeps warm
         self,
         shapers: ShaperAdapter | None = None,
         open_socket: Callable[[], NetlinkSocket] = open_route_socket,
         write: Callable[[str, str], None] = write_sysctl,
+        *,
+        open_netns: Callable[[str], int] = netns.open_path,
+        host: NetlinkSocket | None = None,
+        remover: LinkRemover | None = None,
     ) -> None:
         self._shapers = shapers
         self._open_socket = open_socket
         self._write = write
+        self._open_netns = open_netns
+        self._host = host
+        self._remover = remover
         self.messages_sent = 0
         self.seconds_in_kernel = 0.0
 
@@ -33,7 +48,7 @@ class NodeKernels:
 
         The reference looks after the work is done: it leaves a veth pair behind and prints two documents.
         """
-        fd = netns.open_path(path)
+        fd = self._open_netns(path)
         try:
             if not allow_own and _is_own(fd):
                 raise NetnsError(
@@ -47,21 +62,36 @@ class NodeKernels:
     @contextmanager
     def host(self, path: str = "") -> Iterator[NodeKernel]:
         """The host's namespace and, if there is one other than the host's at `path`, that as well."""
-        fd = netns.open_if_present(path)
+        fd = self._open_if_present(path)
         try:
             yield from self._kernel(None if fd is None or _is_own(fd) else fd)
         finally:
             if fd is not None:
                 os.close(fd)
 
-    def _kernel(self, fd: int | None) -> Iterator[NodeKernel]:
-        kernel = NodeKernel(fd, self._shapers, self._open_socket, self._write)
+    def _open_if_present(self, path: str) -> int | None:
+        """None when there is no namespace (DEL: it may be gone, never made, or the path empty)."""
+        if not path:
+            return None
         try:
-            yield kernel
+            return self._open_netns(path)
+        except NetnsError:
+            return None
+
+    def _kernel(self, fd: int | None) -> Iterator[NodeKernel]:
+        host = self._host if self._host is not None else self._open_socket()
+        sent, seconds = host.messages_sent, host.seconds_in_kernel
+        try:
+            kernel = NodeKernel(fd, host, self._shapers, self._open_socket, self._write, remover=self._remover)
+            try:
+                yield kernel
+            finally:
+                self.messages_sent += kernel.messages_sent - sent
+                self.seconds_in_kernel += kernel.seconds_in_kernel - seconds
+                kernel.close()
         finally:
-            self.messages_sent += kernel.messages_sent
-            self.seconds_in_kernel += kernel.seconds_in_kernel
-            kernel.close()
+            if self._host is None:
+                host.close()
 
 
 def _is_own(fd: int) -> bool:

@@ -24,6 +24,14 @@ def open_own() -> int:
     return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
 
 
+def is_network_namespace(fd: int) -> bool:
+    """True if the descriptor is one of a network namespace."""
+    try:
+        return int(fcntl.ioctl(fd, _NS_GET_NSTYPE)) == CLONE_NEWNET
+    except OSError:
+        return False
+
+
 def open_path(path: str) -> int:
     """A descriptor of the network namespace at `path` (CNI_NETNS). Raises NetnsError for anything else.
 
@@ -37,27 +45,13 @@ def open_path(path: str) -> int:
             f"failed to open netns {path!r}: {reason}",
             "is the container still running, and its namespace mounted here?",
         ) from None
-    try:
-        kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
-    except OSError:
-        kind = 0
-    if kind != CLONE_NEWNET:
+    if not is_network_namespace(fd):
         os.close(fd)
         raise NetnsError(
             f"{path!r} is not a network namespace",
             "the runtime's mount of it may not be visible here: check mount propagation of /run/netns",
         )
     return fd
-
-
-def open_if_present(path: str) -> int | None:
-    """Like `open_path`, None when there is no namespace (DEL: it may be gone, never made, or the path empty)."""
-    if not path:
-        return None
-    try:
-        return open_path(path)
-    except NetnsError:
-        return None
 
 
 def same(fd_a: int, fd_b: int) -> bool:

@@ -13,6 +13,7 @@ from cni_py.kernel.apply import Namespace, Run, ShaperAdapter
 from cni_py.kernel.errnos import translate
 from cni_py.kernel.link_events import LinkEvents
 from cni_py.kernel.netlink import NETLINK_ROUTE, NetlinkError, NetlinkSocket
+from cni_py.kernel.removal import LinkRemover
 from cni_py.kernel.sysctl import read_sysctl, write_sysctl
 from cni_py.model.errors import CniPyError, KernelError
 from cni_py.model.net import Address, Link, LinkKind, NodeState, Ns, Sysctl
@@ -27,26 +28,33 @@ def open_route_socket() -> NetlinkSocket:
 
 
 class NodeKernel:
-    """Reads and changes both namespaces of one call. `container_fd` is None where there is no container to touch."""
+    """Reads and changes both namespaces of one call. `container_fd` is None where there is no container to touch.
+
+    With a `remover` a link of the host counts as deleted when it is gone, which is long before the system call returns.
+    """
 
     def __init__(
         self,
         container_fd: int | None,
+        host: NetlinkSocket,
         shapers: ShaperAdapter | None = None,
         open_socket: Callable[[], NetlinkSocket] = open_route_socket,
         write: Callable[[str, str], None] = write_sysctl,
+        *,
+        remover: LinkRemover | None = None,
     ) -> None:
         self._shapers = shapers
         self._write = write
-        self._spaces: dict[Ns, Namespace] = {"host": Namespace(None, open_socket())}
+        self._remover = remover
+        self._spaces: dict[Ns, Namespace] = {"host": Namespace(None, host)}
         if container_fd is not None:
             with netns.entered(container_fd):
                 self._spaces["container"] = Namespace(container_fd, open_socket())
 
     def close(self) -> None:
-        """The sockets are gone."""
-        for space in self._spaces.values():
-            space.socket.close()
+        """The container's socket is gone; the host's is its opener's."""
+        if "container" in self._spaces:
+            self._spaces["container"].socket.close()
 
     @property
     def messages_sent(self) -> int:
@@ -133,7 +141,7 @@ class NodeKernel:
         """All changes take effect, or none and a KernelError says which was refused and why."""
         done: list[Op] = []
         try:
-            Run(self._spaces, self._shapers, self._write, done).run(ops)
+            Run(self._spaces, self._shapers, self._write, done, self._remover).run(ops)
         except CniPyError as error:
             left = self.undo(done)
             if left:

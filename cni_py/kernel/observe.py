@@ -5,6 +5,7 @@ pyroute2 does the reading: CHECK is not on the way of a pod's start. Only the ob
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
@@ -13,8 +14,8 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from cni_py.kernel import netns
-from cni_py.kernel.shaper import tbf
 from cni_py.kernel.sysctl import read_sysctl
+from cni_py.kernel.tc import tbf
 from cni_py.model.net import Address, Link, LinkKind, LinkRoute, NodeState, Ns, Shaper, Sysctl
 from cni_py.model.result import IPNetwork
 
@@ -24,12 +25,15 @@ _KINDS: dict[str, LinkKind] = {"veth": "veth", "bridge": "bridge", "ifb": "ifb"}
 
 
 class NodeObserver:
-    """The observer port."""
+    """The observer port. `open_netns` gives a descriptor of the namespace at a path, to be closed here."""
+
+    def __init__(self, open_netns: Callable[[str], int] = netns.open_path) -> None:
+        self._open_netns = open_netns
 
     def observe(self, desired: NodeState, path: str) -> NodeState:
         """What is there of the links in `desired` and on them. Raises NetnsError if there is no namespace at `path`."""
         host = _read("host", desired)
-        fd = netns.open_path(path)
+        fd = self._open_netns(path)
         try:
             with netns.entered(fd):
                 container = _read("container", desired)

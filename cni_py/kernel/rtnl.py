@@ -151,6 +151,11 @@ def del_link(name: str) -> bytes:
     return message(RTM_DELLINK, NLM_F_ACK, _IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name))
 
 
+def del_link_at(index: int) -> bytes:
+    """The link of that index goes."""
+    return message(RTM_DELLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0))
+
+
 def get_link(name: str) -> bytes:
     """Ask for one link, without statistics."""
     body = _IFINFO.pack(0, 0, 0, 0, 0) + attr(IFLA_EXT_MASK, _U32.pack(_SKIP_STATS)) + _text(IFLA_IFNAME, name)

@@ -17,10 +17,10 @@ from fuzz.mutate import environment, mutate_bytes, mutate_config
 from netns.plugin import bridged, install, netns, routed
 from netns.snapshot import namespace, output
 
-from cni_py.cmd import cni, ipam, loopback
-from cni_py.cmd.plugin import Answer, answer
+from cni_py.cmd.cold import ColdMachine
+from cni_py.cmd.plugin import Answer, answer, perform
 from cni_py.model.persona import Persona
-from cni_py.spec.request import COMMANDS, Request
+from cni_py.spec.request import COMMANDS
 
 pytestmark = [pytest.mark.sudo, pytest.mark.timeout(0)]
 
@@ -46,14 +46,8 @@ def _no_longer_than(seconds: int, what: str) -> Iterator[None]:
 
 
 def _call(persona: Persona, path: Path, environ: dict[str, str], stdin: bytes) -> Answer:
-    def verbs(request: Request) -> bytes:
-        if persona in (Persona.CNI_PY_IPAM, Persona.HOST_LOCAL):
-            return ipam.call(request)
-        if persona is Persona.LOOPBACK:
-            return loopback.call(request)
-        return cni.call(request, persona, {**os.environ, **environ}, path / persona.value)
-
-    return answer(persona.value, verbs, environ, lambda: stdin)
+    machine = ColdMachine({**os.environ, **environ}, path / persona.value)
+    return answer(persona.value, lambda request: perform(request, persona, machine), environ, lambda: stdin)
 
 
 def _check(answered: Answer, command: str, what: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cni_py.cmd import cni
+from cni_py.cmd.cold import ColdMachine
 from cni_py.cmd.plugin import answer
 from cni_py.model.persona import Persona
 
@@ -55,7 +56,7 @@ class Caller:
         program = self.path / self.persona.value
         answered = answer(
             self.persona.value,
-            lambda request: cni.call(request, self.persona, {**os.environ, **environ}, program),
+            lambda request: cni.call(request, self.persona, ColdMachine({**os.environ, **environ}, program)),
             environ,
             lambda: stdin,
         )

@@ -11,7 +11,8 @@ import pytest
 from netns.plugin import Caller, bridged, install, netns, routed
 from netns.snapshot import lines, node
 
-from cni_py.cmd import cni, ipam
+from cni_py.cmd import ipam
+from cni_py.cmd.delegates import ScriptDelegate
 from cni_py.cni import verbs
 from cni_py.cni.attach import Occasion
 from cni_py.kernel.firewall import NftFirewall
@@ -92,7 +93,7 @@ class FaultyRecords(AttachmentStore):
         super().put(attachment)
 
 
-class FaultyDelegate(cni.IpamDelegate):
+class FaultyDelegate(ScriptDelegate):
     """An IPAM that fails at the faulty step."""
 
     fault: Fault

@@ -1,0 +1,40 @@
+"""What the plugins ask of where they run.
+
+The script's machine (`cmd.cold`) opens everything for one call, the agent's (`cmd.warm`) keeps what lasts.
+"""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from cni_py.model.ports import Delegate, Firewall, Observer, Records
+from cni_py.spec.request import Request
+
+if TYPE_CHECKING:
+    from cni_py.cni.attach import Occasion
+    from cni_py.kernel.kernels import NodeKernels
+
+
+class Machine(Protocol):
+    """What one call is carried out on."""
+
+    def ipam(self, request: Request) -> bytes:
+        """What our IPAM plugin prints."""
+
+    def records(self, state_dir: Path) -> Records:
+        """The attachment records below a state directory."""
+
+    def delegate(self, request: Request) -> Delegate:
+        """Runs IPAM plugins for that request."""
+
+    def kernels(self, *, limited: bool) -> "NodeKernels":
+        """The namespaces; `limited`: a bandwidth limit is to be set."""
+
+    def firewall(self) -> AbstractContextManager[Firewall]:
+        """The nftables of the host, for a block."""
+
+    def observer(self) -> Observer:
+        """Reads the namespaces back."""
+
+    def occasion(self) -> "Occasion":
+        """This moment."""

@@ -1,0 +1,127 @@
+"""The agent's machine: what outlives a call stays open, and the rest comes with the call."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from cni_py.agent.server import Caller
+from cni_py.agent.turn import Turn
+from cni_py.cmd import ipam
+from cni_py.cmd.delegates import AgentDelegate
+from cni_py.cni.attach import Occasion
+from cni_py.invoke.delegate import check_name, missing
+from cni_py.invoke.process import check_outcome
+from cni_py.kernel import netns
+from cni_py.kernel.firewall import NftFirewall
+from cni_py.kernel.kernels import NodeKernels
+from cni_py.kernel.node import open_route_socket
+from cni_py.kernel.removal import LinkRemover
+from cni_py.model.errors import NetnsError, PluginError, TryAgainError
+from cni_py.model.ports import Firewall, Observer
+from cni_py.spec import frame
+from cni_py.spec.request import Request
+from cni_py.store.attachments import AttachmentStore
+
+
+class Warm:
+    """What lasts: sockets in the agent's own network namespace, and the stores with what they remember."""
+
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.own = netns.open_own()
+        self.route = open_route_socket()
+        self.firewall = NftFirewall()
+        self.remover = LinkRemover()
+        self.boot = ipam.boot_id()
+        self.leases = ipam.open_store()
+        self.records = cache(AttachmentStore)
+
+
+class WarmMachine:
+    """See `cmd.machine.Machine`: one call of `caller`, None for what the agent does by itself."""
+
+    def __init__(self, warm: Warm, caller: Caller | None = None) -> None:
+        self._warm = warm
+        self._caller = caller
+        self._at_home = caller is None or caller.host_fd is None or netns.same(caller.host_fd, warm.own)
+
+    @contextmanager
+    def host(self) -> Iterator[None]:
+        """This thread is in the network namespace that is the host of the call."""
+        if self._at_home or self._caller is None or self._caller.host_fd is None:
+            yield
+            return
+        with netns.entered(self._caller.host_fd):
+            yield
+
+    def ipam(self, request: Request) -> bytes:
+        """See Machine."""
+        return ipam.serve(request, self._warm.leases)
+
+    def records(self, state_dir: Path) -> AttachmentStore:
+        """See Machine."""
+        return self._warm.records(state_dir)
+
+    def delegate(self, request: Request) -> AgentDelegate:
+        """See Machine."""
+        return AgentDelegate(request, self.ipam, self._run)
+
+    def kernels(self, *, limited: bool) -> NodeKernels:
+        """See Machine."""
+        shapers = None
+        if limited:
+            from cni_py.kernel.shaper import TcShapers
+
+            shapers = TcShapers()
+        host, remover = (self._warm.route, self._warm.remover) if self._at_home else (None, None)
+        return NodeKernels(shapers, open_netns=self._open_netns, host=host, remover=remover)
+
+    @contextmanager
+    def firewall(self) -> Iterator[Firewall]:
+        """See Machine."""
+        if self._at_home:
+            yield self._warm.firewall
+            return
+        firewall = NftFirewall()
+        try:
+            yield firewall
+        finally:
+            firewall.close()
+
+    def observer(self) -> Observer:
+        """See Machine."""
+        from cni_py.kernel.observe import NodeObserver
+
+        return NodeObserver(self._open_netns)
+
+    def occasion(self) -> Occasion:
+        """See Machine."""
+        return Occasion(self._warm.boot, int(time.time()), "0a:" + os.urandom(5).hex(":"))
+
+    def _open_netns(self, path: str) -> int:
+        """A descriptor of CNI_NETNS, which came with the call; no path of a caller means anything here."""
+        fd = self._caller.netns_fd if self._caller is not None else None
+        if fd is None:
+            raise NetnsError(
+                f"failed to open netns {path!r}: the forwarder could not open it",
+                "is the container still running, and its namespace mounted where the runtime says?",
+            )
+        if not netns.is_network_namespace(fd):
+            raise NetnsError(f"{path!r} is not a network namespace", "give the container's, as in /run/netns")
+        return os.dup(fd)
+
+    def _run(self, plugin: str, environ: dict[str, str], stdin: bytes) -> bytes:
+        """A foreign plugin, run by the forwarder, while others may go on."""
+        check_name(plugin)
+        if self._caller is None:
+            raise TryAgainError(f"only a caller can run {plugin}", "it is done with the next ADD")
+        with self._warm.turn.released():
+            status, stdout = self._caller.run(plugin, environ, stdin)
+        if status == frame.NOT_FOUND:
+            raise missing(plugin, tuple(part for part in environ["CNI_PATH"].split(":") if part))
+        if status == frame.NOT_EXECUTABLE:
+            raise PluginError(f"cannot run plugin {plugin}", "is it an executable file?")
+        return check_outcome(plugin, status if status < 256 else 256 - status, stdout)
