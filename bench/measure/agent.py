@@ -2,7 +2,6 @@
 
 import array
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -56,22 +55,18 @@ class Agent:
 @contextmanager
 def running() -> Iterator[Agent]:
     """An agent in the namespace that this thread is in, for the length of the block."""
-    with tempfile.TemporaryDirectory(prefix="bench-agent-") as scratch:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-            notified.bind(f"{scratch}/notify")
-            notified.settimeout(_START_SECONDS)
-            process = subprocess.Popen(
-                [ROOT / "bin/cni-py", "agent", "--roles", "attach"],
-                env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": f"{scratch}/notify"},
-            )
-            try:
-                while b"READY=1" not in notified.recv(4096):
-                    pass
-            except TimeoutError:
-                process.kill()
-                raise
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-agent-") as scratch,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+    ):
+        notified.bind(f"{scratch}/notify")
+        notified.settimeout(_START_SECONDS)
+        environ = {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": f"{scratch}/notify"}
+        process = subprocess.Popen([ROOT / "bin/cni-py", "agent", "--roles", "attach"], env=environ)
         try:
+            while b"READY=1" not in notified.recv(4096):
+                pass
             yield Agent(process.pid)
         finally:
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
             process.wait(60)
