@@ -4,37 +4,42 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_py.cmd import ipam
-from cni_py.cmd.delegates import ScriptDelegate
-from cni_py.model.ports import Firewall, Observer
-from cni_py.spec.request import Request
-from cni_py.store.attachments import AttachmentStore
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cni_py.cmd.delegates import ScriptDelegate
     from cni_py.cni.attach import Occasion
     from cni_py.kernel.kernels import NodeKernels
+    from cni_py.model.ports import Firewall, Observer
+    from cni_py.spec.request import Request
+    from cni_py.store.attachments import AttachmentStore
 
 
 class ColdMachine:
     """See `cmd.cni.Machine`. `program` is the file that was started, `environ` goes on to delegated plugins."""
 
-    def __init__(self, environ: Mapping[str, str], program: Path) -> None:
+    def __init__(self, environ: Mapping[str, str], program: "Path") -> None:
         self._environ = environ
         self._program = program
 
-    def ipam(self, request: Request) -> bytes:
+    def ipam(self, request: "Request") -> bytes:
         """See Machine."""
         return ipam.call(request)
 
-    def records(self, state_dir: Path) -> AttachmentStore:
+    def records(self, state_dir: "Path") -> "AttachmentStore":
         """See Machine."""
+        from cni_py.store.attachments import AttachmentStore
+
         return AttachmentStore(state_dir)
 
-    def delegate(self, request: Request) -> ScriptDelegate:
+    def delegate(self, request: "Request") -> "ScriptDelegate":
         """See Machine."""
+        from cni_py.cmd.delegates import ScriptDelegate
+
         return ScriptDelegate(request, self._environ, self._program)
 
     def kernels(self, *, limited: bool) -> "NodeKernels":
@@ -49,14 +54,14 @@ class ColdMachine:
         return NodeKernels(shapers)
 
     @contextmanager
-    def firewall(self) -> Iterator[Firewall]:
+    def firewall(self) -> Iterator["Firewall"]:
         """See Machine."""
         from cni_py.kernel.firewall import NftFirewall
 
         with closing(NftFirewall()) as firewall:
             yield firewall
 
-    def observer(self) -> Observer:
+    def observer(self) -> "Observer":
         """See Machine."""
         from cni_py.kernel.observe import NodeObserver
 

@@ -4,13 +4,16 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cni_py.cmd.machine import Machine
 from cni_py.model.errors import CniPyError, PluginError
 from cni_py.model.persona import Persona
 from cni_py.spec import versions
 from cni_py.spec.codes import render_error
 from cni_py.spec.request import Request, parse_request, version_hint
+
+if TYPE_CHECKING:
+    from cni_py.cmd.machine import Machine
 
 # One call of a verb: returns what goes to stdout, b"" for all but ADD.
 Verbs = Callable[[Request], bytes]
@@ -25,7 +28,7 @@ class Answer:
     stderr: bytes = b""
 
 
-def perform(request: Request, persona: Persona, machine: Machine) -> bytes:
+def perform(request: Request, persona: Persona, machine: "Machine") -> bytes:
     """What the verb of that plugin prints; each imports what it needs when it is called: VERSION pays for nothing."""
     match persona:
         case Persona.CNI_PY_IPAM | Persona.HOST_LOCAL:
