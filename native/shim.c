@@ -76,7 +76,7 @@ static enum arrival obey(int fd, const struct call *call, const struct frame *fr
 	struct span stdout;
 	if (!read_order(&order, frame->head)) {
 		fail(problem, 999, "the agent asks for a plugin in a way that is not understood");
-		details(problem, "install forwarder and agent from one release");
+		details(problem, "one of the two is older" ONE_RELEASE);
 		return BAD;
 	}
 	int status = run(&order, call->environ, frame->body, &stdout);

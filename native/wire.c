@@ -59,9 +59,8 @@ enum arrival unpack(struct frame *frame, const u8 *buffer, size_t have, struct p
 	if (header.version != PROTOCOL) {
 		bad(problem, "protocol version ");
 		add_number(problem, header.version);
-		details(problem, header.version > PROTOCOL ? "this forwarder is older than the agent"
-							   : "the agent is older than this forwarder");
-		add_text(problem, ": install both from one release");
+		details(problem, header.version > PROTOCOL ? "the forwarder is older" : "the agent is older");
+		add_text(problem, ONE_RELEASE);
 		return BAD;
 	}
 	if ((header.kind != ANSWER && header.kind != RUN) || header.zero || header.head > MAX_HEAD) {
@@ -70,7 +69,7 @@ enum arrival unpack(struct frame *frame, const u8 *buffer, size_t have, struct p
 		add_text(problem, ", head of ");
 		add_number(problem, header.head);
 		add_text(problem, " bytes");
-		details(problem, "this forwarder is older than the agent: install both from one release");
+		details(problem, "the forwarder is older" ONE_RELEASE);
 		return BAD;
 	}
 	if (have < sizeof header)
@@ -80,7 +79,7 @@ enum arrival unpack(struct frame *frame, const u8 *buffer, size_t have, struct p
 		bad(problem, header.body > MAX_BODY ? "a frame that is too long"
 			     : have > whole      ? "more than one frame"
 						 : "an answer without its status");
-		details(problem, "install forwarder and agent from one release");
+		details(problem, "one of the two is older" ONE_RELEASE);
 		return BAD;
 	}
 	if (have < whole)

@@ -5,6 +5,7 @@
 #include "request.h"
 
 #define SOCKET_PATH "/run/cni-py/agent.sock"
+#define ONE_RELEASE ": install the shim and the agent of one release (cni-py install)"
 /* For tests alone, which cannot wait so long. */
 #ifndef ANSWER_MS
 #define ANSWER_MS 120000
