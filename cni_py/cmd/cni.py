@@ -23,10 +23,9 @@ def call(request: Request, persona: Persona, machine: Machine) -> bytes:
 
     conf = parse_netconf(request.config, persona, lenient=request.command in ("DEL", "GC"))
     this_call = verbs.Call(request, conf, persona)
-    limited = request.command == "ADD" and bool(conf.bandwidth.ingressRate or conf.bandwidth.egressRate)
     with machine.firewall() as firewall:
         node = verbs.Node(
-            kernels=machine.kernels(limited=limited),
+            kernels=machine.kernels(),
             firewall=firewall,
             records=machine.records(Path(conf.stateDir)),
             delegate=machine.delegate(request),

@@ -42,16 +42,11 @@ class ColdMachine:
 
         return ScriptDelegate(request, self._environ, self._program)
 
-    def kernels(self, *, limited: bool) -> "NodeKernels":
+    def kernels(self) -> "NodeKernels":
         """See Machine."""
         from cni_py.kernel.kernels import NodeKernels
 
-        shapers = None
-        if limited:
-            from cni_py.kernel.shaper import TcShapers
-
-            shapers = TcShapers()
-        return NodeKernels(shapers)
+        return NodeKernels()
 
     @contextmanager
     def firewall(self) -> Iterator["Firewall"]:

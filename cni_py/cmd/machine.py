@@ -27,8 +27,8 @@ class Machine(Protocol):
     def delegate(self, request: Request) -> Delegate:
         """Runs IPAM plugins for that request."""
 
-    def kernels(self, *, limited: bool) -> "NodeKernels":
-        """The namespaces; `limited`: a bandwidth limit is to be set."""
+    def kernels(self) -> "NodeKernels":
+        """The namespaces."""
 
     def firewall(self) -> AbstractContextManager[Firewall]:
         """The nftables of the host, for a block."""

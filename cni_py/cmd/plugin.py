@@ -36,7 +36,7 @@ def perform(request: Request, persona: Persona, machine: "Machine") -> bytes:
         case Persona.LOOPBACK:
             from cni_py.cmd import loopback
 
-            return loopback.call(request, machine.kernels(limited=False))
+            return loopback.call(request, machine.kernels())
         case _:
             from cni_py.cmd import cni
 

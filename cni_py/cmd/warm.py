@@ -69,15 +69,10 @@ class WarmMachine:
         """See Machine."""
         return AgentDelegate(request, self.ipam, self._run)
 
-    def kernels(self, *, limited: bool) -> NodeKernels:
+    def kernels(self) -> NodeKernels:
         """See Machine."""
-        shapers = None
-        if limited:
-            from cni_py.kernel.shaper import TcShapers
-
-            shapers = TcShapers()
         host, remover = (self._warm.route, self._warm.remover) if self._at_home else (None, None)
-        return NodeKernels(shapers, open_netns=self._open_netns, host=host, remover=remover)
+        return NodeKernels(open_netns=self._open_netns, host=host, remover=remover)
 
     @contextmanager
     def firewall(self) -> Iterator[Firewall]:

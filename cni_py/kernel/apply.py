@@ -8,15 +8,14 @@ import fcntl
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from cni_py.kernel import netns, rtnl
+from cni_py.kernel import netns, rtnl, tc
 from cni_py.kernel.errnos import already_so, refusal
 from cni_py.kernel.netlink import NetlinkError, NetlinkSocket
 from cni_py.kernel.removal import LinkRemover
 from cni_py.model.diff import link_change
 from cni_py.model.errors import KernelError
-from cni_py.model.net import Link, Ns, Shaper, Sysctl
+from cni_py.model.net import Link, Ns, Sysctl
 from cni_py.model.ops import (
     AddAddress,
     AddLink,
@@ -32,13 +31,6 @@ from cni_py.model.ops import (
 )
 
 _SIOCGIFINDEX = 0x8933
-
-
-class ShaperAdapter(Protocol):
-    """Traffic control, which only attachments with a bandwidth limit pay for (`kernel.shaper`)."""
-
-    def add(self, shaper: Shaper) -> None:
-        """The link of `shaper` is limited. Raises KernelError."""
 
 
 @dataclass(slots=True)
@@ -66,14 +58,12 @@ class Run:
     def __init__(
         self,
         spaces: dict[Ns, Namespace],
-        shapers: ShaperAdapter | None,
         write: Callable[[str, str], None],
         done: list[Op],
         remover: LinkRemover | None = None,
     ) -> None:
         self._remover = remover
         self._spaces = spaces
-        self._shapers = shapers
         self._write = write
         self._done = done
         self._ns: Ns = "host"
@@ -90,9 +80,6 @@ class Run:
             case SetSysctl(sysctl):
                 self._flush()
                 self._set_sysctl(op, sysctl)
-            case AddShaper(shaper):
-                self._flush()
-                self._shape(op, shaper)
             case DelLink("host", name) if self._remover is not None:
                 self._flush()
                 self._remove(self._remover, op, name)
@@ -105,6 +92,22 @@ class Run:
 
     def _encode(self, op: Op) -> tuple[Ns, list[bytes]]:
         """The messages for one change; what waits is sent first if an index is needed that it will bring."""
+        match op:
+            case AddAddress(address):
+                return address.ns, [rtnl.new_address(address, self._index(address.ns, address.link))]
+            case DelAddress(address):
+                return address.ns, [rtnl.del_address(address, self._index(address.ns, address.link))]
+            case AddRoute(route):
+                return route.ns, [rtnl.new_route(route, self._index(route.ns, route.link))]
+            case DelRoute(route):
+                return route.ns, [rtnl.del_route(route, self._index(route.ns, route.link))]
+            case AddShaper(shaper):
+                source = self._index("host", shaper.mirror_from) if shaper.mirror_from else 0
+                return "host", tc.shape(shaper, self._index("host", shaper.link), source)
+            case _:
+                return self._encode_link(op)
+
+    def _encode_link(self, op: Op) -> tuple[Ns, list[bytes]]:
         match op:
             case AddLink(link, None):
                 return link.ns, [rtnl.new_link(link)]
@@ -120,14 +123,6 @@ class Run:
                 return link.ns, rtnl.set_vlans(link, self._index(link.ns, link.name))
             case DelLink(ns, name):
                 return ns, [rtnl.del_link(name)]
-            case AddAddress(address):
-                return address.ns, [rtnl.new_address(address, self._index(address.ns, address.link))]
-            case DelAddress(address):
-                return address.ns, [rtnl.del_address(address, self._index(address.ns, address.link))]
-            case AddRoute(route):
-                return route.ns, [rtnl.new_route(route, self._index(route.ns, route.link))]
-            case DelRoute(route):
-                return route.ns, [rtnl.del_route(route, self._index(route.ns, route.link))]
         raise AssertionError(op)
 
     def _container_fd(self) -> int:
@@ -189,9 +184,3 @@ class Run:
         self._done.append(op)
         for space in self._spaces.values():
             space.indices.clear()
-
-    def _shape(self, op: Op, shaper: Shaper) -> None:
-        if self._shapers is None:
-            raise AssertionError("the root wires traffic control where there are limits")
-        self._shapers.add(shaper)
-        self._done.append(op)

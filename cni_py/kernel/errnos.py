@@ -7,6 +7,7 @@ from cni_py.model.errors import CniPyError, ExistsError, KernelError, MissingFea
 from cni_py.model.ops import (
     AddAddress,
     AddLink,
+    AddShaper,
     DelAddress,
     DelLink,
     DelRoute,
@@ -44,6 +45,8 @@ def refusal(op: Op, number: int, text: str = "") -> CniPyError:
             f"cannot {describe(op)}: this kernel's bridges have no VLAN filtering",
             "vlan and vlanTrunk need CONFIG_BRIDGE_VLAN_FILTERING: leave them out, or use one bridge a VLAN",
         )
+    if isinstance(op, AddShaper):
+        text = "; ".join(filter(None, (text, "are sch_tbf, sch_ingress, cls_u32 and act_mirred there?")))
     return translate(describe(op), number, text)
 
 

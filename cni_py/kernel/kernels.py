@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cni_py.kernel import netns
-from cni_py.kernel.apply import ShaperAdapter
 from cni_py.kernel.netlink import NetlinkSocket
 from cni_py.kernel.node import NodeKernel, open_route_socket
 from cni_py.kernel.removal import LinkRemover
@@ -25,7 +24,6 @@ class NodeKernels:
 
     def __init__(  # three seams, and what the agent keeps warm
         self,
-        shapers: ShaperAdapter | None = None,
         open_socket: Callable[[], NetlinkSocket] = open_route_socket,
         write: Callable[[str, str], None] = write_sysctl,
         *,
@@ -33,7 +31,6 @@ class NodeKernels:
         host: NetlinkSocket | None = None,
         remover: LinkRemover | None = None,
     ) -> None:
-        self._shapers = shapers
         self._open_socket = open_socket
         self._write = write
         self._open_netns = open_netns
@@ -82,7 +79,7 @@ class NodeKernels:
         host = self._host if self._host is not None else self._open_socket()
         sent, seconds = host.messages_sent, host.seconds_in_kernel
         try:
-            kernel = NodeKernel(fd, host, self._shapers, self._open_socket, self._write, remover=self._remover)
+            kernel = NodeKernel(fd, host, self._open_socket, self._write, remover=self._remover)
             try:
                 yield kernel
             finally:

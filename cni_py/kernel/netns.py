@@ -8,8 +8,9 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
 from cni_py.model.errors import NetnsError
 
@@ -91,12 +92,14 @@ def setns(fd: int, kind: int) -> None:
             os.setns(fd, kind)
         except OSError as error:
             raise _refused(error.errno or 0) from None
-    elif _libc().setns(fd, kind) != 0:
+    elif _setns()(fd, kind) != 0:
         raise _refused(ctypes.get_errno())
 
 
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+@cache
+def _setns() -> Callable[[int, int], int]:
+    function: Callable[[int, int], int] = ctypes.CDLL(None, use_errno=True).setns
+    return function
 
 
 def _refused(number: int) -> NetnsError:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ipaddress import ip_interface
 
 from cni_py.kernel import netns, rtnl
-from cni_py.kernel.apply import Namespace, Run, ShaperAdapter
+from cni_py.kernel.apply import Namespace, Run
 from cni_py.kernel.errnos import translate
 from cni_py.kernel.link_events import LinkEvents
 from cni_py.kernel.netlink import NETLINK_ROUTE, NetlinkError, NetlinkSocket
@@ -37,13 +37,11 @@ class NodeKernel:
         self,
         container_fd: int | None,
         host: NetlinkSocket,
-        shapers: ShaperAdapter | None = None,
         open_socket: Callable[[], NetlinkSocket] = open_route_socket,
         write: Callable[[str, str], None] = write_sysctl,
         *,
         remover: LinkRemover | None = None,
     ) -> None:
-        self._shapers = shapers
         self._write = write
         self._remover = remover
         self._spaces: dict[Ns, Namespace] = {"host": Namespace(None, host)}
@@ -141,7 +139,7 @@ class NodeKernel:
         """All changes take effect, or none and a KernelError says which was refused and why."""
         done: list[Op] = []
         try:
-            Run(self._spaces, self._shapers, self._write, done, self._remover).run(ops)
+            Run(self._spaces, self._write, done, self._remover).run(ops)
         except CniPyError as error:
             left = self.undo(done)
             if left:
@@ -156,7 +154,7 @@ class NodeKernel:
             if back is None:
                 continue
             try:
-                Run(self._spaces, self._shapers, write_sysctl, []).run((back,))
+                Run(self._spaces, write_sysctl, []).run((back,))
             except CniPyError as error:
                 if isinstance(error, KernelError) and error.errno in (errno.ENODEV, errno.ENOENT):
                     continue  # went with its link

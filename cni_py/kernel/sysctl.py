@@ -1,15 +1,22 @@
 """Sysctls of the network namespace that the thread is in: /proc/sys/net is that of whoever opens a file below it."""
 
 import os
-from pathlib import Path
+
+_MAX_BYTES = 4096
 
 
 def read_sysctl(key: str) -> str | None:
     """The value of a sysctl of this thread's namespace, one blank between words; None if there is no such file."""
     try:
-        return " ".join(Path("/proc/sys", key).read_text(encoding="ascii", errors="replace").split())
+        fd = os.open(f"/proc/sys/{key}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        return " ".join(os.read(fd, _MAX_BYTES).decode("ascii", "replace").split())
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def write_sysctl(key: str, value: str) -> None:

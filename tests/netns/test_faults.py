@@ -18,11 +18,9 @@ from cni_py.cni.attach import Occasion
 from cni_py.kernel.firewall import NftFirewall
 from cni_py.kernel.kernels import NodeKernels
 from cni_py.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkError, NetlinkSocket
-from cni_py.kernel.shaper import TcShapers
 from cni_py.kernel.sysctl import write_sysctl
 from cni_py.model.attachment import Attachment, Key
-from cni_py.model.errors import CniPyError, IOFailureError, KernelError, PluginError
-from cni_py.model.net import Shaper
+from cni_py.model.errors import CniPyError, IOFailureError, PluginError
 from cni_py.model.persona import Persona
 from cni_py.spec.netconf import parse_netconf
 from cni_py.spec.request import parse_request
@@ -105,18 +103,6 @@ class FaultyDelegate(ScriptDelegate):
         return super().run(plugin, command, key)
 
 
-class FaultyShapers(TcShapers):
-    """Traffic control that fails at the faulty step."""
-
-    fault: Fault
-
-    def add(self, shaper: Shaper) -> None:
-        """As the real one, unless the fault strikes."""
-        if self.fault.strikes():
-            raise KernelError("injected", errno.ENOMEM)
-        super().add(shaper)
-
-
 class FaultyNode:
     """A node of real parts, each of which may fail."""
 
@@ -128,8 +114,7 @@ class FaultyNode:
             FaultyRecords(Path("/var/lib/cni-py")),
             FaultyDelegate(request, environ, caller.path / "cni-py"),
         )
-        shapers = FaultyShapers()
-        records.fault = delegate.fault = shapers.fault = fault
+        records.fault = delegate.fault = fault
 
         def write(key: str, value: str) -> None:
             if fault.strikes():
@@ -138,7 +123,7 @@ class FaultyNode:
 
         self._firewall = NftFirewall(_socket(fault, NETLINK_NETFILTER))
         self.node = verbs.Node(
-            kernels=NodeKernels(shapers, _socket(fault, NETLINK_ROUTE), write),
+            kernels=NodeKernels(_socket(fault, NETLINK_ROUTE), write),
             firewall=self._firewall,
             records=records,
             delegate=delegate,
