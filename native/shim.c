@@ -88,7 +88,7 @@ static enum arrival converse(int fd, const struct call *call, const int *fds, un
 {
 	struct parcel parcel;
 	struct frame frame;
-	if (!pack_call(&parcel, call, problem))
+	if (!pack_call(&parcel, call, problem)) /* anew for each attempt: sending consumes it */
 		return BAD;
 	enum arrival arrival = send_parcel(fd, &parcel, fds, fd_count);
 	while (arrival == WHOLE || arrival == GONE) { /* an agent that refused the frame answered and left */
@@ -111,11 +111,10 @@ static _Noreturn void away(const struct call *call, int code, const char *why)
 	give_up(call, &problem);
 }
 
-static _Noreturn void keep(const struct call *call)
+static _Noreturn void keep(const struct call *call, const struct parcel *parcel)
 {
-	struct parcel parcel;
 	struct problem problem;
-	if (!pack_call(&parcel, call, &problem) || !spool(&parcel, &problem))
+	if (!spool(parcel, &problem))
 		give_up(call, &problem);
 	sys_exit(0);
 }
@@ -144,8 +143,11 @@ static _Noreturn void forward(const struct call *call)
 	const int at_once = same(verb, "STATUS") ? 50 : 11;
 	int fds[2];
 	unsigned fd_count = open_namespaces(call, fds);
+	struct parcel parcel;
+	struct problem problem;
+	if (!pack_call(&parcel, call, &problem))
+		give_up(call, &problem);
 	for (int naps = 0;; naps++) {
-		struct problem problem;
 		int fd = connect_agent();
 		const bool busy = fd == -EAGAIN, lost = fd >= 0;
 		if (fd >= 0) {
@@ -164,12 +166,12 @@ static _Noreturn void forward(const struct call *call)
 		if (lost && add)
 			away(call, 11, "was lost in the middle of ADD; DEL takes back what it did");
 		if (del && !busy)
-			keep(call);
+			keep(call, &parcel);
 		if (!add && !check && !busy)
 			away(call, at_once, lost ? "was lost in the middle of the call" : "is away");
 		if (naps >= AWAY_MS / NAP_MS) {
 			if (del)
-				keep(call);
+				keep(call, &parcel);
 			away(call, at_once, busy ? "has more callers than it can serve" : "is away");
 		}
 		sleep_ms(NAP_MS);

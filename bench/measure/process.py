@@ -34,7 +34,7 @@ class Call:
         """Raise CallFailedError unless the plugin ended well."""
         if status:
             told = os.pread(self.stdout, 4096, 0).decode(errors="replace")
-            verb, container = self.environ["CNI_COMMAND"], self.environ["CNI_CONTAINERID"]
+            verb, container = (self.environ.get(f"CNI_{name}", "") for name in ("COMMAND", "CONTAINERID"))
             raise CallFailedError(f"{verb} of {container} by {self.program}: status {status:#x}, {told}")
 
     def answer(self) -> Any:  # noqa: ANN401  # JSON

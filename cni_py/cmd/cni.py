@@ -19,9 +19,9 @@ def call(request: Request, persona: Persona, machine: Machine) -> bytes:
         _status(request, persona, machine)
         return b""
     from cni_py.cni import verbs
-    from cni_py.spec.netconf import parse_netconf
+    from cni_py.spec.netconf import read_netconf
 
-    conf = parse_netconf(request.config, persona, lenient=request.command in ("DEL", "GC"))
+    conf = read_netconf(request, persona, lenient=request.command in ("DEL", "GC"))
     this_call = verbs.Call(request, conf, persona)
     with machine.firewall() as firewall:
         node = verbs.Node(

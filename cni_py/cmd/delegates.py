@@ -8,10 +8,13 @@ from pathlib import Path
 
 from cni_py.cmd import ipam
 from cni_py.invoke.delegate import find_plugin
+from cni_py.ipam.ports import LeaseStore
 from cni_py.model.attachment import Attachment, Key
 from cni_py.model.persona import Persona
+from cni_py.model.result import Result
 from cni_py.spec import gojson
 from cni_py.spec.request import Request
+from cni_py.spec.result import parse_result
 
 
 class IpamDelegate(ABC):
@@ -23,6 +26,10 @@ class IpamDelegate(ABC):
     @abstractmethod
     def call(self, plugin: str, request: Request) -> bytes:
         """What the IPAM plugin prints. Raises DelegatedError or PluginError."""
+
+    def lease(self, plugin: str) -> Result:
+        """The result of the plugin's ADD, called as we were."""
+        return parse_result(gojson.decode(self.run(plugin, "ADD")), self._request.cni_version, same_family=False)
 
     def run(self, plugin: str, command: str, key: Key | None = None) -> bytes:
         """What the plugin prints, called as we were but with that command and, for another attachment, its key."""
@@ -57,22 +64,28 @@ class ScriptDelegate(IpamDelegate):
 
 
 class AgentDelegate(IpamDelegate):
-    """For the agent: `cni-py-ipam` by `own`, all others by `foreign(name, variables, stdin)` on the caller's side."""
+    """For the agent: `cni-py-ipam` over `leases`, all others by `foreign(name, variables, stdin)` on the caller's side."""
 
     def __init__(
         self,
         request: Request,
-        own: Callable[[Request], bytes],
+        leases: LeaseStore,
         foreign: Callable[[str, dict[str, str], bytes], bytes],
     ) -> None:
         super().__init__(request)
-        self._own = own
+        self._leases = leases
         self._foreign = foreign
+
+    def lease(self, plugin: str) -> Result:
+        """Our own plugin's result does not become JSON in between."""
+        if plugin != ipam.NAME:
+            return super().lease(plugin)
+        return ipam.lease(replace(self._request, command="ADD"), self._leases)
 
     def call(self, plugin: str, request: Request) -> bytes:
         """By name alone: what the agent cannot see, it does not look up."""
         if plugin == ipam.NAME:
-            return self._own(request)
+            return ipam.serve(request, self._leases)
         return self._foreign(plugin, variables(request), request.stdin)
 
 

@@ -6,6 +6,7 @@ import time
 from cni_py.ipam import verbs
 from cni_py.ipam.ports import LeaseStore
 from cni_py.model.errors import BadEnvironmentError
+from cni_py.model.result import Result
 from cni_py.spec.request import Request
 from cni_py.spec.result import render_result
 from cni_py.store.lease_disk import OsDisk, naming
@@ -29,7 +30,7 @@ def serve(request: Request, store: LeaseStore) -> bytes:
     """The same over any store."""
     match request.command:
         case "ADD":
-            return render_result(verbs.add(request, store, read_file), request.cni_version)
+            return render_result(lease(request, store), request.cni_version)
         case "DEL":
             verbs.delete(request, store)
         case "CHECK":
@@ -41,6 +42,11 @@ def serve(request: Request, store: LeaseStore) -> bytes:
         case other:
             raise BadEnvironmentError(f"unknown CNI_COMMAND: {other}")
     return b""
+
+
+def lease(request: Request, store: LeaseStore) -> Result:
+    """What ADD gives, for a caller in this process."""
+    return verbs.add(request, store, read_file)
 
 
 def open_store() -> DiskLeaseStore:

@@ -67,7 +67,7 @@ class WarmMachine:
 
     def delegate(self, request: Request) -> AgentDelegate:
         """See Machine."""
-        return AgentDelegate(request, self.ipam, self._run)
+        return AgentDelegate(request, self._warm.leases, self._run)
 
     def kernels(self) -> NodeKernels:
         """See Machine."""

@@ -25,7 +25,7 @@ from cni_py.model.result import Result
 from cni_py.spec import gojson
 from cni_py.spec.netconf import NetConf
 from cni_py.spec.request import Request
-from cni_py.spec.result import parse_result, render_result
+from cni_py.spec.result import check_expressible, parse_result
 
 CHAINED = frozenset({Persona.PORTMAP, Persona.BANDWIDTH})
 
@@ -62,9 +62,9 @@ def add(call: Call, node: Node) -> Result:
         lease = Result()
         if conf.ipam_type:
             undo.push("release the address", lambda: node.delegate.run(conf.ipam_type, "DEL"))
-            lease = _parse_lease(node.delegate.run(conf.ipam_type, "ADD"), request)
+            lease = node.delegate.lease(conf.ipam_type)
         attachment = plan_attachment(request, conf, call.persona, lease, node.occasion)
-        render_result(result_of(attachment, conf, lease, {}), request.cni_version)  # or the version cannot say it
+        check_expressible(result_of(attachment, conf, lease, {}), request.cni_version)
         with node.records.locked(), Undo() as steps:
             _attach(attachment, node, kernel, steps)
             return result_of(attachment, conf, lease, _host_macs(attachment, kernel))
@@ -163,10 +163,6 @@ def collect_stale_boot(node: Node) -> None:
                     node.delegate.release(attachment)
                     node.records.delete(attachment)
         node.records.note_boot(boot)
-
-
-def _parse_lease(stdout: bytes, request: Request) -> Result:
-    return parse_result(gojson.decode(stdout), request.cni_version, same_family=False)
 
 
 def _refuse_existing(call: Call, node: Node, kernel: Kernel) -> None:

@@ -6,7 +6,7 @@ under any other type they are ignored, as the Go plugin does, so that the two st
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cni_py.ipam.addresses import IPAddress, parse_cidr, parse_ip
@@ -16,6 +16,7 @@ from cni_py.ipam.requested import parse_requested
 from cni_py.model.errors import DecodeError, PluginError
 from cni_py.model.result import Route
 from cni_py.spec import gojson, versions
+from cni_py.spec.memo import Memo
 from cni_py.spec.request import Request
 from cni_py.spec.result import parse_route
 
@@ -34,6 +35,9 @@ class IpamConfig:
     routes: tuple[Route, ...]
     resolv_conf: str
     options: Options
+
+
+_parsed: Memo[IpamConfig] = Memo()
 
 
 def ipam_object(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,6 +66,13 @@ def parse_config(request: Request, *, strict: bool) -> IpamConfig:
     Raises PluginError in host-local's words, DecodeError for a value of a wrong JSON type, InvalidConfigError for our
     options.
     """
+    config = _parsed.get(request.stdin, lambda: _parse(request, strict=strict), strict)
+    requested = parse_requested(request, gojson.get_object(request.config, "runtimeConfig"))
+    return replace(config, requested=requested) if requested else config
+
+
+def _parse(request: Request, *, strict: bool) -> IpamConfig:
+    """All but the requested addresses, which CNI_ARGS may hold."""
     config = request.config
     ipam = ipam_object(config)
     own = gojson.get_string(ipam, "type") == OWN_TYPE
@@ -73,13 +84,12 @@ def parse_config(request: Request, *, strict: bool) -> IpamConfig:
     top = _parse_range(ipam)
     fixed = _parse_sets(gojson.get_list(ipam, "ranges"), "ranges")
     data_dir, resolv_conf = data_dir_of(ipam), gojson.get_string(ipam, "resolvConf")
-    requested = parse_requested(request, runtime)
     planned = _plan_sets((*sets, *(((top,),) if top.subnet else ()), *fixed), gojson.get_string(config, "cniVersion"))
     return IpamConfig(
         network=request.network,
         data_dir=data_dir,
         sets=planned,
-        requested=requested,
+        requested=(),
         routes=routes,
         resolv_conf=resolv_conf,
         options=parse_options(ipam, planned) if own and strict else release_options(ipam),

@@ -8,6 +8,7 @@ from cni_py.model.attachment import Attachment, Key
 from cni_py.model.net import NodeState, Ns
 from cni_py.model.nft import Change, Layout
 from cni_py.model.ops import Op
+from cni_py.model.result import Result
 
 
 class Kernel(Protocol):
@@ -110,6 +111,9 @@ class Records(Protocol):
 
 class Delegate(Protocol):
     """Runs the IPAM plugin."""
+
+    def lease(self, plugin: str) -> Result:
+        """The result of the plugin's ADD, called as we were. Raises what `run` does, DecodeError for no result."""
 
     def run(self, plugin: str, command: str, key: Key | None = None) -> bytes:
         """What the plugin prints, called as we were but with that command and, for another attachment, its key.

@@ -15,6 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from cni_py.model.errors import CniPyError, DecodeError, InvalidConfigError, UnsupportedFieldError
 from cni_py.model.persona import Persona
 from cni_py.spec import gojson
+from cni_py.spec.memo import Memo
+from cni_py.spec.request import Request
 from cni_py.spec.sysctl import parse_sysctls
 
 Mac = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$")]
@@ -181,8 +183,14 @@ _BRIDGE_ONLY = frozenset(
         "portIsolation",
     }
 )
+_read: Memo[NetConf] = Memo()
 # Set by libcni or reserved by the spec; they mean nothing to an interface plugin.
 _RESERVED = frozenset({"cniVersions", "loadOnlyInlinedPlugins"})
+
+
+def read_netconf(request: Request, persona: Persona, *, lenient: bool) -> NetConf:
+    """`parse_netconf` of the request's configuration, which is parsed once."""
+    return _read.get(request.stdin, lambda: parse_netconf(request.config, persona, lenient=lenient), (persona, lenient))
 
 
 def parse_netconf(config: Mapping[str, Any], persona: Persona, *, lenient: bool = False) -> NetConf:

@@ -11,6 +11,7 @@ from typing import Any
 
 from cni_py.model.errors import BadEnvironmentError, DecodeError, IncompatibleVersionError, InvalidConfigError
 from cni_py.spec import gojson, versions
+from cni_py.spec.memo import Memo
 
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 
@@ -23,6 +24,9 @@ _REQUIRED: tuple[tuple[str, frozenset[str]], ...] = (
 )
 # The version from which on a verb exists; ADD, DEL and VERSION always did.
 _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+
+_NO_CONFIG: tuple[dict[str, Any], str, str] = ({}, "", "0.1.0")
+_decoded: Memo[tuple[dict[str, Any], str, str]] = Memo()
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*", re.ASCII)
 
@@ -57,13 +61,11 @@ def parse_request(environ: Mapping[str, str], read_stdin: Callable[[], bytes]) -
     command = environ.get("CNI_COMMAND", "")
     _check_environment(command, environ)
     stdin = b"" if command == "VERSION" else read_stdin()
-    config: dict[str, Any] = {} if command == "VERSION" else gojson.decode(stdin)
-    network = gojson.get_string(config, "name")
+    config, network, cni_version = _NO_CONFIG
     if command != "VERSION":
-        _check_network_name(network)
+        config, network, cni_version = _decoded.get(stdin, lambda: _decode(stdin))
     if command not in COMMANDS:
         raise BadEnvironmentError(f"unknown CNI_COMMAND: {command}", f"known are {', '.join(COMMANDS)}")
-    cni_version = gojson.get_string(config, "cniVersion") or "0.1.0"
     if command != "VERSION":
         _check_version(command, cni_version)
     return Request(
@@ -79,6 +81,14 @@ def parse_request(environ: Mapping[str, str], read_stdin: Callable[[], bytes]) -
         config=config,
         stdin=stdin,
     )
+
+
+def _decode(stdin: bytes) -> tuple[dict[str, Any], str, str]:
+    """The configuration, its network's name, checked, and its `cniVersion`."""
+    config = gojson.decode(stdin)
+    network = gojson.get_string(config, "name")
+    _check_network_name(network)
+    return config, network, gojson.get_string(config, "cniVersion") or "0.1.0"
 
 
 def version_hint(stdin: bytes) -> str:

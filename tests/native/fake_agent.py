@@ -99,7 +99,7 @@ class FakeAgent:
 
 
 @contextmanager
-def agent(script: Callable[[Conversation], Any]) -> Iterator[FakeAgent]:
+def agent(script: Callable[[Conversation], Any], *, crew: int = 1) -> Iterator[FakeAgent]:
     """An agent on the socket; `script` is what it does with each call, and what it returns is in `outcome`."""
     SOCKET.parent.mkdir(mode=0o700, exist_ok=True)
     SOCKET.unlink(missing_ok=True)
@@ -123,16 +123,22 @@ def agent(script: Callable[[Conversation], Any]) -> Iterator[FakeAgent]:
                     except EOFError as error:
                         served.outcome.append(error)
 
-        thread = threading.Thread(target=serve)
-        thread.start()
+        threads = [threading.Thread(target=serve) for _ in range(crew)]
+        for thread in threads:
+            thread.start()
         try:
             yield served
         finally:
             listener.shutdown(socket.SHUT_RD)
-            thread.join(10)
+            for thread in threads:
+                _end(thread)
+
+
+def _end(thread: threading.Thread) -> None:
+    """The thread is gone, also for the kernel: only a process of one task can go back to its namespaces."""
+    thread.join(10)
     assert not thread.is_alive()
-    task = Path(f"/proc/self/task/{thread.native_id}")
-    while task.exists():  # the test's namespaces can be left by a process of one task only
+    while Path(f"/proc/self/task/{thread.native_id}").exists():
         os.sched_yield()
 
 
