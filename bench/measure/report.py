@@ -14,7 +14,7 @@ class Comparison:
     name: str
     ours: list[float]
     theirs: list[float]
-    goal: float
+    goal: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -25,8 +25,8 @@ class Comparison:
         """A row of the table."""
         shown = (min(self.ours), median(self.ours), min(self.theirs), median(self.theirs))
         figures = "".join(f"{figure:>10.2f}" for figure in shown)
-        missed = "" if self.ratio >= self.goal else "  missed"
-        return f"{self.name:<34}{len(self.ours):>5}{figures}{self.ratio:>8.1f}{self.goal:>7.4g}{missed}"
+        goal = "" if self.goal is None else f"{self.goal:>7.4g}" + ("" if self.ratio >= self.goal else "  missed")
+        return f"{self.name:<34}{len(self.ours):>5}{figures}{self.ratio:>8.1f}{goal}"
 
     def as_json(self) -> dict[str, Any]:
         """With percentiles in place of the samples."""
@@ -41,12 +41,12 @@ class Figure:
     name: str
     value: float
     unit: str
-    goal: float
+    goal: float | None = None
 
     def line(self) -> str:
         """A row below the table."""
-        missed = "" if self.value <= self.goal else "  missed"
-        return f"{self.name:<61}{self.value:>9.2f} {self.unit:<5} <={self.goal:>6.4g}{missed}"
+        goal = "" if self.goal is None else f"<={self.goal:>6.4g}" + ("" if self.value <= self.goal else "  missed")
+        return f"{self.name:<61}{self.value:>9.2f} {self.unit:<5} {goal}".rstrip()
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
