@@ -277,13 +277,13 @@ bool check_stdin(struct call *call, struct problem *problem)
 		add_chars(problem, STRING, name);
 		return false;
 	}
+	if (!versioned)
+		return string_field(&json.version, "cniVersion", &version, problem);
 	if (!verb(call)) {
 		fail(problem, 4, "unknown CNI_COMMAND: ");
 		add_chars(problem, BYTES, span_of(call_value(call, COMMAND)));
 		details(problem, "known are ADD, DEL, CHECK, GC, STATUS, VERSION");
 		return false;
 	}
-	if (!versioned)
-		return string_field(&json.version, "cniVersion", &version, problem);
 	return check_version(call, problem);
 }

@@ -2,7 +2,7 @@
 #include "spool.h"
 
 #define DIRECTORY "/run/cni-py/del"
-enum { MOST = 256 };
+enum { MOST = 256, NOT_OURS = -4096 };
 
 static bool refused(struct problem *problem, const char *what, long result)
 {
@@ -14,11 +14,14 @@ static bool refused(struct problem *problem, const char *what, long result)
 	return false;
 }
 
-/* The spool's directory, made if need be; -errno, or -EPERM where others than root can write to it. */
+/* The spool's directory, made if need be; -errno, or NOT_OURS. */
 static long open_directory(void)
 {
-	sys3(NR_mkdirat, AT_FDCWD, "/run/cni-py", 0700);
-	sys3(NR_mkdirat, AT_FDCWD, DIRECTORY, 0700);
+	long made = sys3(NR_mkdirat, AT_FDCWD, "/run/cni-py", 0700);
+	if (made == 0 || made == -EEXIST)
+		made = sys3(NR_mkdirat, AT_FDCWD, DIRECTORY, 0700);
+	if (made < 0 && made != -EEXIST)
+		return made;
 	long dir = sys_openat(AT_FDCWD, DIRECTORY, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 	if (dir < 0)
 		return dir;
@@ -26,7 +29,7 @@ static long open_directory(void)
 	struct statx seen;
 	long result = sys5(NR_statx, dir, "", AT_EMPTY_PATH, STATX_BASIC, &seen);
 	if (result == 0 && (seen.uid != 0 || (seen.mode & 022)))
-		result = -EPERM;
+		result = NOT_OURS;
 	if (result == 0)
 		return dir;
 	sys_close((int)dir);
@@ -85,6 +88,8 @@ static long write_file(int dir, const char *name, const struct parcel *parcel)
 bool spool(const struct parcel *parcel, struct problem *problem)
 {
 	long dir = open_directory();
+	if (dir == NOT_OURS)
+		return refused(problem, DIRECTORY " is not root's alone", 0);
 	if (dir < 0)
 		return refused(problem, DIRECTORY ": ", dir);
 	long count = waiting((int)dir);

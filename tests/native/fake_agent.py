@@ -1,4 +1,4 @@
-"""An agent that does what a test tells it, and a runtime that calls the shim. Bytes are taken apart without our code."""
+"""An agent that does what a test tells it, and a runtime that calls the shim. Bytes are read without code of ours."""
 
 import os
 import socket
@@ -160,7 +160,7 @@ class Caller:
         }
 
     def call(
-        self, command: str, stdin: bytes = CONFIG, *, name: str = "cni-py", timeout: float = 30, **variables: str
+        self, command: str, stdin: bytes = CONFIG, *, name: str = "cni-py", **variables: str
     ) -> "subprocess.CompletedProcess[bytes]":
         """One call; nothing of it reached stderr."""
         done = subprocess.run(
@@ -170,7 +170,7 @@ class Caller:
             env=self.environ(command, **variables),
             capture_output=True,
             check=False,
-            timeout=timeout,
+            timeout=60,
         )
         assert b"Sanitizer" not in done.stderr
         assert b"runtime error" not in done.stderr

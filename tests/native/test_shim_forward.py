@@ -137,15 +137,15 @@ def test_variables_too_long(shim: Caller) -> None:
     assert "longer than 1 MiB" in document["msg"]
 
 
-def test_hung_up_reader(shim: Caller) -> None:
+@pytest.mark.parametrize("code", [0, 7])
+def test_hung_up_reader(code: int, shim: Caller) -> None:
     """A runtime that closed its end of stdout: the answer's code, or 1 where that would be success."""
-    for code in (0, 7):
-        reader, writer = os.pipe()
-        os.close(reader)
-        with agent(lambda call, code=code: call.answer(code, b"{}")):
-            done = subprocess.run([shim.program], input=CONFIG, stdout=writer, env=shim.environ("ADD"), check=False)
-        os.close(writer)
-        assert done.returncode == (code or 1)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with agent(lambda call: call.answer(code, b"{}")):
+        done = subprocess.run([shim.program], input=CONFIG, stdout=writer, env=shim.environ("ADD"), check=False)
+    os.close(writer)
+    assert done.returncode == (code or 1)
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2), (1, 2)])
