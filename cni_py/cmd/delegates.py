@@ -64,7 +64,7 @@ class ScriptDelegate(IpamDelegate):
 
 
 class AgentDelegate(IpamDelegate):
-    """For the agent: `cni-py-ipam` over `leases`, all others by `foreign(name, variables, stdin)` on the caller's side."""
+    """For the agent: `cni-py-ipam` over `leases`, others by `foreign(name, variables, stdin)` on the caller's side."""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import TYPE_CHECKING
 
 from cni_py.ipam import verbs
 from cni_py.ipam.ports import LeaseStore
@@ -12,6 +13,9 @@ from cni_py.spec.result import render_result
 from cni_py.store.lease_disk import OsDisk, naming
 from cni_py.store.lease_view import Site
 from cni_py.store.leases import DiskLeaseStore
+
+if TYPE_CHECKING:
+    from cni_py.store.lease_warm import WarmLeaseStore
 
 NAME = "cni-py-ipam"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -52,6 +56,13 @@ def lease(request: Request, store: LeaseStore) -> Result:
 def open_store() -> DiskLeaseStore:
     """The leases of this node in this boot."""
     return DiskLeaseStore(Site(boot_id(), lambda: time.clock_gettime(time.CLOCK_BOOTTIME), OsDisk()))
+
+
+def open_warm_store() -> "WarmLeaseStore":
+    """The same for a process that lives on."""
+    from cni_py.store.lease_warm import WarmLeaseStore
+
+    return WarmLeaseStore(Site(boot_id(), lambda: time.clock_gettime(time.CLOCK_BOOTTIME), OsDisk()))
 
 
 def boot_id() -> str:

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from cni_py.agent.server import Caller
@@ -36,8 +36,8 @@ class Warm:
         self.firewall = NftFirewall()
         self.remover = LinkRemover()
         self.boot = ipam.boot_id()
-        self.leases = ipam.open_store()
-        self.records = cache(AttachmentStore)
+        self.leases = ipam.open_warm_store()
+        self.records = cache(partial(AttachmentStore, warm=True))
 
 
 class WarmMachine:
@@ -71,8 +71,10 @@ class WarmMachine:
 
     def kernels(self) -> NodeKernels:
         """See Machine."""
-        host, remover = (self._warm.route, self._warm.remover) if self._at_home else (None, None)
-        return NodeKernels(open_netns=self._open_netns, host=host, remover=remover)
+        if not self._at_home:
+            return NodeKernels(open_netns=self._open_netns)
+        warm = self._warm
+        return NodeKernels(open_netns=self._open_netns, host=warm.route, home=warm.own, remover=warm.remover)
 
     @contextmanager
     def firewall(self) -> Iterator[Firewall]:

@@ -85,7 +85,8 @@ def delete(call: Call, node: Node) -> None:
             _delete_unrecorded(call.request, kernel)
     if call.conf.ipam_type and call.persona not in CHAINED:
         node.delegate.run(call.conf.ipam_type, "DEL")
-    node.records.delete(attachment)
+    with node.records.locked():
+        node.records.delete(attachment)
 
 
 def collect_garbage(call: Call, node: Node) -> None:
@@ -294,7 +295,8 @@ def _collect(attachment: Attachment, node: Node) -> list[str]:
             _detach(attachment, node, kernel)
         if attachment.mode != "chained":
             node.delegate.release(attachment)
-        node.records.delete(attachment)
+        with node.records.locked():
+            node.records.delete(attachment)
     except CniPyError as error:
         return [f"{attachment.key}: {error.message}"]
     return []

@@ -7,7 +7,9 @@ import errno
 import fcntl
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from cni_py.kernel import netns, rtnl, tc
 from cni_py.kernel.errnos import already_so, refusal
@@ -35,10 +37,14 @@ _SIOCGIFINDEX = 0x8933
 
 @dataclass(slots=True)
 class Namespace:
-    """One of the two namespaces: a socket in it, and the indices of links seen so far. `fd` None is our own."""
+    """One of the two namespaces: a socket in it, and the indices of links seen so far. `fd` None is our own.
+
+    `home` is a descriptor of our own, if there is one that is open anyway.
+    """
 
     fd: int | None
     socket: NetlinkSocket
+    home: int | None = None
     indices: dict[str, int] = field(default_factory=dict)
 
     def index(self, name: str) -> int | None:
@@ -50,6 +56,10 @@ class Namespace:
                 return None
             self.indices[name] = struct.unpack("16si20x", answer)[1]
         return self.indices[name]
+
+    def entered(self) -> AbstractContextManager[None]:
+        """This thread is in the namespace inside the block."""
+        return nullcontext() if self.fd is None else netns.entered(self.fd, self.home)
 
 
 class Run:
@@ -71,14 +81,20 @@ class Run:
 
     def run(self, ops: Sequence[Op]) -> None:
         """All changes, in order; those that took effect are in `done`, also when one is refused (CniPyError)."""
-        for op in ops:
-            self._step(op)
+        for ns, group in groupby(ops, lambda op: op.sysctl.ns if isinstance(op, SetSysctl) else None):
+            if ns is not None:
+                self._flush()
+                with self._spaces[ns].entered():
+                    for op in group:
+                        self._step(op)
+                continue
+            for op in group:
+                self._step(op)
         self._flush()
 
     def _step(self, op: Op) -> None:
         match op:
             case SetSysctl(sysctl):
-                self._flush()
                 self._set_sysctl(op, sysctl)
             case DelLink("host", name) if self._remover is not None:
                 self._flush()
@@ -163,13 +179,8 @@ class Run:
             raise refusal(pending[error.index][0], error.errno, error.text) from None
 
     def _set_sysctl(self, op: Op, sysctl: Sysctl) -> None:
-        space = self._spaces[sysctl.ns]
         try:
-            if space.fd is None:
-                self._write(sysctl.key, sysctl.value)
-            else:
-                with netns.entered(space.fd):
-                    self._write(sysctl.key, sysctl.value)
+            self._write(sysctl.key, sysctl.value)
         except OSError as error:
             if error.errno == errno.ENOENT and not sysctl.required:
                 return

@@ -19,7 +19,8 @@ class NodeKernels:
     """Makes a `NodeKernel` for the length of a block.
 
     `open_socket` and `write` are seams, at which tests make the kernel fail. `open_netns` gives a descriptor of the
-    namespace at a path, to be closed here, or raises NetnsError. `host` and `remover` are warm and stay open.
+    namespace at a path, to be closed here, or raises NetnsError. `host`, `home` (a descriptor of the host's namespace)
+    and `remover` are warm and stay open.
     """
 
     def __init__(  # three seams, and what the agent keeps warm
@@ -29,12 +30,14 @@ class NodeKernels:
         *,
         open_netns: Callable[[str], int] = netns.open_path,
         host: NetlinkSocket | None = None,
+        home: int | None = None,
         remover: LinkRemover | None = None,
     ) -> None:
         self._open_socket = open_socket
         self._write = write
         self._open_netns = open_netns
         self._host = host
+        self._home = home
         self._remover = remover
         self.messages_sent = 0
         self.seconds_in_kernel = 0.0
@@ -47,7 +50,7 @@ class NodeKernels:
         """
         fd = self._open_netns(path)
         try:
-            if not allow_own and _is_own(fd):
+            if not allow_own and self._is_own(fd):
                 raise NetnsError(
                     "plugin's netns and netns from CNI_NETNS should not be the same",
                     f"{path} is the namespace that the plugin was started in; give the container's own",
@@ -61,7 +64,7 @@ class NodeKernels:
         """The host's namespace and, if there is one other than the host's at `path`, that as well."""
         fd = self._open_if_present(path)
         try:
-            yield from self._kernel(None if fd is None or _is_own(fd) else fd)
+            yield from self._kernel(None if fd is None or self._is_own(fd) else fd)
         finally:
             if fd is not None:
                 os.close(fd)
@@ -79,7 +82,7 @@ class NodeKernels:
         host = self._host if self._host is not None else self._open_socket()
         sent, seconds = host.messages_sent, host.seconds_in_kernel
         try:
-            kernel = NodeKernel(fd, host, self._open_socket, self._write, remover=self._remover)
+            kernel = NodeKernel(fd, host, self._open_socket, self._write, remover=self._remover, home=self._home)
             try:
                 yield kernel
             finally:
@@ -90,10 +93,11 @@ class NodeKernels:
             if self._host is None:
                 host.close()
 
-
-def _is_own(fd: int) -> bool:
-    own = netns.open_own()
-    try:
-        return netns.same(fd, own)
-    finally:
-        os.close(own)
+    def _is_own(self, fd: int) -> bool:
+        if self._home is not None:
+            return netns.same(fd, self._home)
+        own = netns.open_own()
+        try:
+            return netns.same(fd, own)
+        finally:
+            os.close(own)

@@ -45,9 +45,11 @@ _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # length with this header, type
 _FLAGS = struct.Struct("=H")
 _SEQUENCE = struct.Struct("=I")
+_LOW_FLAGS = 6 if sys.byteorder == "little" else 7  # where in a message the flags of all requests are, NLM_F_ACK too
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 _BUFFER_BYTES = 1 << 20
+_LEAST_BUFFER_BYTES = 1 << 16  # what every socket has, by net.core.wmem_default
 _READ_BYTES = 1 << 16  # a dump comes in parts of at most 32 KiB
 _DEADLINE_S = 30
 _DUMP_ATTEMPTS = 20
@@ -110,13 +112,14 @@ def parse_attrs(data: bytes | memoryview, offset: int = 0) -> dict[int, bytes]:
 class NetlinkSocket:
     """A socket in the network namespace that the thread is in when it is made; it stays there.
 
-    One thread at a time. `messages_sent` and `seconds_in_kernel` (first send to last answer) add up over its life.
+    One thread at a time. `buffer_bytes`: 0 for one that sends little. `messages_sent` and `seconds_in_kernel` (first
+    send to last answer) add up over its life.
     """
 
-    def __init__(self, protocol: int, deadline_s: int = _DEADLINE_S) -> None:
+    def __init__(self, protocol: int, deadline_s: int = _DEADLINE_S, *, buffer_bytes: int = _BUFFER_BYTES) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._sequence = 0
-        self._send_bytes = 0
+        self._send_bytes = _LEAST_BUFFER_BYTES
         self._buffer = bytearray(_READ_BYTES)
         self.messages_sent = 0
         self.seconds_in_kernel = 0.0
@@ -125,8 +128,9 @@ class NetlinkSocket:
             for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
                 with suppress(OSError):  # a kernel without one of them answers less well, not differently
                     self._socket.setsockopt(_SOL_NETLINK, option, 1)
-            self._force_buffer(_SO_RCVBUFFORCE, socket.SO_RCVBUF, _BUFFER_BYTES)
-            self._grow_send_buffer(_BUFFER_BYTES)
+            if buffer_bytes:
+                self._force_buffer(_SO_RCVBUFFORCE, socket.SO_RCVBUF, buffer_bytes)
+                self._grow_send_buffer(buffer_bytes)
             self._socket.bind((0, 0))
         except OSError:
             self._socket.close()
@@ -149,17 +153,18 @@ class NetlinkSocket:
         return self._socket.fileno()
 
     def send_batch(self, messages: Sequence[bytes]) -> None:
-        """Send all in one datagram and wait for the ack of each that asks for one (NLM_F_ACK).
+        """Send all in one datagram and wait for the ack of the last that asks for one (NLM_F_ACK).
 
-        Raises NetlinkError for the first that failed. Outside nfnetlink batches the kernel goes on after a failure and
-        undoes nothing.
+        The others need none: failures are told of any, and before it. Raises NetlinkError for the first that failed.
+        Outside nfnetlink batches the kernel goes on after a failure and undoes nothing.
         """
         if not messages:
             return
-        first = self._send(messages)
-        awaited = {first + index for index, one in enumerate(messages) if _FLAGS.unpack_from(one, 6)[0] & NLM_F_ACK}
+        acknowledged = next((i for i in reversed(range(len(messages))) if messages[i][_LOW_FLAGS] & NLM_F_ACK), -1)
+        first = self._send(messages, acknowledged)
         failed: NetlinkError | None = None
         refused: dict[int, int] = {}
+        awaited = acknowledged >= 0
         while awaited:
             answers = self._receive(wait=failed is None)
             if answers is None:  # the kernel is done; what failed as a whole is answered once (nfnetlink batches)
@@ -168,7 +173,7 @@ class NetlinkSocket:
                 index = sequence - first
                 if kind != _NLMSG_ERROR or not 0 <= index < len(messages):
                     continue
-                awaited.discard(sequence)
+                awaited = awaited and index != acknowledged
                 error = _error(index, flags, payload)
                 if error is None:
                     continue
@@ -213,16 +218,18 @@ class NetlinkSocket:
                     raise error
                 return payloads if whole else None
 
-    def _send(self, messages: Sequence[bytes]) -> int:
-        """Send; returns the sequence number of the first, the others follow on."""
+    def _send(self, messages: Sequence[bytes], acknowledged: int = 0) -> int:
+        """Send, asking for the ack of one at most; returns the sequence number of the first, the others follow on."""
         first = self._sequence + 1
         if first + len(messages) > 0xFFFFFFFF:
             first = 1
         self._sequence = first + len(messages) - 1
         datagram = bytearray().join(messages)
         offset = 0
-        for sequence, one in enumerate(messages, first):
-            _SEQUENCE.pack_into(datagram, offset + 8, sequence)
+        for index, one in enumerate(messages):
+            _SEQUENCE.pack_into(datagram, offset + 8, first + index)
+            if index != acknowledged:
+                datagram[offset + _LOW_FLAGS] &= ~NLM_F_ACK
             offset += len(one)
         self._grow_send_buffer(len(datagram) + 4096)
         started = time.perf_counter()

@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 
 from cni_py.model.errors import NetnsError
@@ -68,12 +68,13 @@ def identity(fd: int) -> str:
 
 
 @contextmanager
-def entered(fd: int) -> Iterator[None]:
+def entered(fd: int, home: int | None = None) -> Iterator[None]:
     """This thread is in the namespace `fd` inside the block, and back where it was after it.
 
-    Sockets opened inside stay in the namespace; /proc/sys/net is that of the thread that opens a file below it.
+    `home` is a descriptor of where it was, opened here if it is not given. Sockets opened inside stay in the namespace;
+    /proc/sys/net is that of the thread that opens a file below it.
     """
-    own = open_own()
+    own = open_own() if home is None else home
     try:
         setns(fd, CLONE_NEWNET)
         try:
@@ -81,7 +82,7 @@ def entered(fd: int) -> Iterator[None]:
         finally:
             setns(own, CLONE_NEWNET)
     finally:
-        with suppress(OSError):
+        if home is None:
             os.close(own)
 
 

@@ -4,7 +4,7 @@ The kernel does not roll a half-failed datagram back; `NodeKernel.apply` does, w
 """
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_interface
 
@@ -23,8 +23,8 @@ _PORT_DEADLINE_S = 3  # the reference waits 2.55 s
 
 
 def open_route_socket() -> NetlinkSocket:
-    """An rtnetlink socket in the namespace that the thread is in."""
-    return NetlinkSocket(NETLINK_ROUTE)
+    """An rtnetlink socket in the namespace that the thread is in; what is asked of it at once is little."""
+    return NetlinkSocket(NETLINK_ROUTE, buffer_bytes=0)
 
 
 class NodeKernel:
@@ -41,13 +41,14 @@ class NodeKernel:
         write: Callable[[str, str], None] = write_sysctl,
         *,
         remover: LinkRemover | None = None,
+        home: int | None = None,
     ) -> None:
         self._write = write
         self._remover = remover
         self._spaces: dict[Ns, Namespace] = {"host": Namespace(None, host)}
         if container_fd is not None:
-            with netns.entered(container_fd):
-                self._spaces["container"] = Namespace(container_fd, open_socket())
+            with netns.entered(container_fd, home):
+                self._spaces["container"] = Namespace(container_fd, open_socket(), home)
 
     def close(self) -> None:
         """The container's socket is gone; the host's is its opener's."""
@@ -82,8 +83,7 @@ class NodeKernel:
             if seen is not None:
                 links.append(_as_link(link, seen))
                 addresses += self._addresses_on(link.ns, seen)
-        sysctls = [sysctl for wanted in desired.sysctls for sysctl in self._sysctl(wanted)]
-        return NodeState(links=tuple(links), addresses=tuple(addresses), sysctls=tuple(sysctls))
+        return NodeState(links=tuple(links), addresses=tuple(addresses), sysctls=tuple(self._sysctls(desired)))
 
     def mac_of(self, ns: Ns, name: str) -> str:
         """The MAC of a link, "" if there is no such link."""
@@ -175,14 +175,18 @@ class NodeKernel:
             if index == seen.index
         ]
 
-    def _sysctl(self, wanted: Sysctl) -> list[Sysctl]:
-        space = self._spaces[wanted.ns]
-        if space.fd is None:
-            value = read_sysctl(wanted.key)
-        else:
-            with netns.entered(space.fd):
-                value = read_sysctl(wanted.key)
-        return [] if value is None else [Sysctl(wanted.ns, wanted.key, value, wanted.required)]
+    def _sysctls(self, desired: NodeState) -> Iterator[Sysctl]:
+        """Sysctls as they are, but for those of links that are yet to be made."""
+        new = tuple(f"/conf/{link.name}/" for link in desired.links if not link.shared)
+        for ns, space in self._spaces.items():
+            asked = [one for one in desired.sysctls if one.ns == ns and not any(part in one.key for part in new)]
+            if not asked:
+                continue
+            with space.entered():
+                for one in asked:
+                    value = read_sysctl(one.key)
+                    if value is not None:
+                        yield Sysctl(ns, one.key, value, one.required)
 
 
 def _as_link(wanted: Link, seen: rtnl.SeenLink) -> Link:

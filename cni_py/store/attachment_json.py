@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -14,27 +14,41 @@ VERSION = 1
 
 
 def encode_attachment(attachment: Attachment) -> bytes:
-    """The record's bytes."""
-    return json.dumps({"version": VERSION, **asdict(attachment)}, default=str, indent=1).encode()
+    """The record's bytes. What is as unset as in a new attachment is left out: most of it is, in most."""
+    document: dict[str, Any] = {"version": VERSION}
+    for name, unset in _FIELDS:
+        value = getattr(attachment, name)
+        if value != unset:
+            document[name] = value
+    return json.dumps(document, default=_plain).encode()
+
+
+_FIELDS = tuple((field.name, field.default) for field in fields(Attachment))
+
+
+def _plain(value: object) -> object:
+    """What JSON has no form for: our values as objects, addresses as strings."""
+    names = getattr(type(value), "__dataclass_fields__", None)
+    return str(value) if names is None else {name: getattr(value, name) for name in names}
 
 
 def decode_attachment(document: Mapping[str, Any]) -> Attachment:
     """The attachment in a record. Raises ValueError, KeyError or TypeError for anything else."""
-    fields = dict(document)
-    version = fields.pop("version")
+    rest = dict(document)
+    version = rest.pop("version")
     if version != VERSION:
         raise ValueError(f"record version {version}, this cni-py reads {VERSION}")
-    port = fields.pop("port")
+    port = rest.pop("port", None)
     return Attachment(
-        key=Key(**fields.pop("key")),
-        addresses=tuple(_address(entry) for entry in fields.pop("addresses")),
-        routes=tuple(_route(entry) for entry in fields.pop("routes")),
+        key=Key(**rest.pop("key")),
+        addresses=tuple(_address(entry) for entry in rest.pop("addresses", ())),
+        routes=tuple(_route(entry) for entry in rest.pop("routes", ())),
         port=_port(port) if port is not None else None,
-        masquerade=tuple(ip_network(entry) for entry in fields.pop("masquerade")),
-        ports=tuple(_mapping(entry) for entry in fields.pop("ports")),
-        shapers=tuple(Shaper(**entry) for entry in fields.pop("shapers")),
-        sysctls=tuple(Sysctl(**entry) for entry in fields.pop("sysctls", ())),  # records before 0.2 have none
-        **fields,
+        masquerade=tuple(ip_network(entry) for entry in rest.pop("masquerade", ())),
+        ports=tuple(_mapping(entry) for entry in rest.pop("ports", ())),
+        shapers=tuple(Shaper(**entry) for entry in rest.pop("shapers", ())),
+        sysctls=tuple(Sysctl(**entry) for entry in rest.pop("sysctls", ())),
+        **rest,
     )
 
 

@@ -3,6 +3,8 @@
 Written to a temporary file and renamed, so a reader sees the old record, the new one or none. File names are made of
 hashes and of a network name that was checked; nothing else from a request reaches a path. A file that is no record of
 ours (torn, foreign) is reported by `list`, never a reason to fail.
+
+The agent keeps what it read (`store.memory`).
 """
 
 import fcntl
@@ -10,7 +12,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 from cni_py.model.attachment import Attachment, Key
 from cni_py.model.errors import DecodeError, IOFailureError
 from cni_py.store.attachment_json import decode_attachment, encode_attachment
+from cni_py.store.memory import Memory
 
 MAIN = frozenset({"cni-py", "bridge", "ptp"})
 _MAX_BYTES = 1 << 20
@@ -27,59 +30,86 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class AttachmentStore:
-    """The records below one state directory, which is made when the first is written."""
+    """The records below one state directory, which is made when the first is written.
 
-    def __init__(self, state_dir: Path) -> None:
+    `warm`: this process lives on and remembers them. One thread at a time.
+    """
+
+    def __init__(self, state_dir: Path, *, warm: bool = False) -> None:
         self._state = state_dir
         self._root = state_dir / "attachments"
+        self._memory = Memory() if warm else None
+        self._boot = ""
+        self._holding = False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """No other process is in such a block: what all attachments of the node share is changed inside only."""
-        self._make_directory(self._state)
-        with _reporting(self._state / "lock"):
-            fd = _open_lock(self._state / "lock")
+        try:
+            fd = _open_lock(f"{self._state}/lock")
+        except FileNotFoundError:
+            self._make_directory(self._state)
+            with _reporting(f"{self._state}/lock"):
+                fd = _open_lock(f"{self._state}/lock")
+        except OSError as error:
+            raise _failure(f"{self._state}/lock", error) from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
+            self._holding = True
             yield
         finally:
+            self._holding = False
             os.close(fd)
 
     def get(self, key: Key, plugin: str) -> Attachment | None:
         """The record of an attachment, None if there is none or it cannot be read (DEL then does without)."""
+        directory, name = self._place(key, plugin)
+        known = self._recall(directory)
+        if known is not None:
+            return known.get(name)
         try:
-            return self._read(self._path(key, plugin))
+            return _read(f"{directory}/{name}")
         except (FileNotFoundError, DecodeError, IOFailureError):
             return None
 
     def put(self, attachment: Attachment) -> None:
-        """The record is on disk, whole. Raises IOFailureError."""
-        path = self._path(attachment.key, attachment.plugin)
-        self._make_directory(path.parent)
-        with _reporting(path):
-            _write_whole(path, encode_attachment(attachment))
+        """The record is on disk, whole. Under the lock. Raises IOFailureError."""
+        directory, name = self._place(attachment.key, attachment.plugin)
+        known = self._recall(directory)
+        if known is None:
+            self._make_directory(Path(directory))
+        with _reporting(f"{directory}/{name}"):
+            _write_whole(directory, name, encode_attachment(attachment))
+        if self._memory is not None and known is not None:
+            known[name] = attachment
+            self._memory.mark(directory)
 
     def delete(self, attachment: Attachment) -> None:
-        """The record is not there, nor an empty directory where it was."""
-        path = self._path(attachment.key, attachment.plugin)
-        for part in (path, _temporary(path)):
-            with _reporting(part), suppress(FileNotFoundError):
-                part.unlink()
-        for directory in (path.parent, self._root):
+        """The record is not there, nor an empty directory where it was. Under the lock."""
+        directory, name = self._place(attachment.key, attachment.plugin)
+        known = self._recall(directory)
+        for part in (name, _temporary(name)) if known is None else (name,):
+            with _reporting(f"{directory}/{part}"), suppress(FileNotFoundError):
+                os.unlink(f"{directory}/{part}")
+        if self._memory is not None and known is not None:
+            known.pop(name, None)
+            self._memory.mark(directory)
+            if known:
+                return
+        for path in (directory, self._root):
             with suppress(OSError):  # not empty, which rmdir(2) is the one to know
-                directory.rmdir()
+                os.rmdir(path)
 
     def list(self, network: str = "") -> tuple[tuple[Attachment, ...], tuple[str, ...]]:
         """All records, or one network's, and what is wrong with the files that are none."""
         found: list[Attachment] = []
         damaged: list[str] = []
-        for path in sorted(self._root.glob(f"{_directory(network) or '*'}/*.json")):
-            try:
-                found.append(self._read(path))
-            except FileNotFoundError:
-                continue  # deleted meanwhile
-            except (DecodeError, IOFailureError) as error:
-                damaged.append(error.message)
+        for directory in [f"{self._root}/{_directory(network)}"] if network else self._directories():
+            known = self._recall(directory)
+            if known is None:
+                known, wrong = _read_all(directory)
+                damaged += wrong
+            found += known.values()
         return tuple(found), tuple(damaged)
 
     def sweep(self, network: str) -> None:
@@ -90,11 +120,18 @@ class AttachmentStore:
 
     def has_others(self, attachment: Attachment) -> bool:
         """True if there is a record besides this one, of any network; stops at the first."""
-        own = self._path(attachment.key, attachment.plugin)
-        return any(path != own for path in self._root.glob("*/*.json"))
+        directory, name = self._place(attachment.key, attachment.plugin)
+        for other in self._directories():
+            known = self._recall(other)
+            names = known if known is not None else _names(other)
+            if any((other, one) != (directory, name) for one in names):
+                return True
+        return False
 
     def boot_of_last_add(self) -> str:
         """The boot id that `note_boot` left, "" before the first ADD ever."""
+        if self._boot:  # what this process noted, or saw as its own boot's, stays true as long as it lives
+            return self._boot
         try:
             fd = os.open(self._state / "boot", _READ)
         except OSError:
@@ -108,16 +145,16 @@ class AttachmentStore:
 
     def note_boot(self, boot: str) -> None:
         """From now on `boot_of_last_add` is `boot`."""
-        path = self._state / "boot"
-        with _reporting(path):
-            _write_whole(path, boot.encode("ascii"))
+        with _reporting(f"{self._state}/boot"):
+            _write_whole(str(self._state), "boot", boot.encode("ascii"))
+        self._boot = boot
 
     def check_writable(self) -> None:
         """Raise IOFailureError if records could not be written: STATUS asks before an ADD fails."""
         directory = self._state
         while not directory.exists() and directory != directory.parent:
             directory = directory.parent
-        with _reporting(directory):
+        with _reporting(str(directory)):
             if not directory.is_dir():
                 raise NotADirectoryError(20, "Not a directory")
             if not os.access(directory, os.W_OK | os.X_OK):
@@ -126,57 +163,105 @@ class AttachmentStore:
             if disk.f_bavail == 0 or (disk.f_files and disk.f_favail == 0):
                 raise OSError(28, "No space left on device")
 
-    def _path(self, key: Key, plugin: str) -> Path:
+    def _recall(self, directory: str) -> dict[str, Attachment] | None:
+        """{file name: record} of a directory from memory, None if it does not say."""
+        if self._memory is None:
+            return None
+        known = self._memory.recall(directory)
+        if known is None and self._holding:  # without the lock a change could be missed
+            records, damaged = _read_all(directory)
+            if not damaged and os.path.isdir(directory):
+                self._memory.learn(directory, records)
+                return records
+        return known
+
+    def _place(self, key: Key, plugin: str) -> tuple[str, str]:
+        """(directory, file name) of a record."""
         suffix = "" if plugin in MAIN else f".{plugin}"
-        return self._root / _directory(key.network) / f"{key.digest()[:32]}{suffix}.json"
+        return f"{self._root}/{_directory(key.network)}", f"{key.digest()[:32]}{suffix}.json"
+
+    def _directories(self) -> Sequence[str]:
+        try:
+            return [f"{self._root}/{name}" for name in sorted(os.listdir(self._root))]
+        except OSError:
+            return []
 
     def _make_directory(self, path: Path) -> None:
-        with _reporting(path):
+        with _reporting(str(path)):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def _read(self, path: Path) -> Attachment:
-        """One record. Never follows a link, never waits for a FIFO, never reads more than a record can have."""
+
+def _names(directory: str) -> Sequence[str]:
+    try:
+        return sorted(name for name in os.listdir(directory) if name.endswith(".json") and not name.startswith("."))
+    except OSError:
+        return []
+
+
+def _read_all(directory: str) -> tuple[dict[str, Attachment], Sequence[str]]:
+    """({file name: record}, what is wrong with the others)."""
+    records: dict[str, Attachment] = {}
+    damaged: list[str] = []
+    for name in _names(directory):
         try:
-            fd = os.open(path, _READ)
+            records[name] = _read(f"{directory}/{name}")
         except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise IOFailureError(f"{path}: {error.strerror}", "remove it if it is not yours") from None
+            continue  # deleted meanwhile
+        except (DecodeError, IOFailureError) as error:
+            damaged.append(error.message)
+    return records, damaged
+
+
+def _read(path: str) -> Attachment:
+    """One record. Never follows a link, never waits for a FIFO, never reads more than a record can have."""
+    try:
+        fd = os.open(path, _READ)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise IOFailureError(f"{path}: {error.strerror}", "remove it if it is not yours") from None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise DecodeError(f"{path} is not a regular file", "remove it")
+        data = os.read(fd, _MAX_BYTES)
+    finally:
+        os.close(fd)
+    try:
+        document: Any = json.loads(data.decode("utf-8"))
+        return decode_attachment(document)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DecodeError(f"{path} is no attachment record: {error}"[:300], "remove it") from None
+
+
+def _temporary(name: str) -> str:
+    """Where the next content of a file is written. One name a file: what a killed process left, the next removes."""
+    return f".{name}.new"
+
+
+def _write_whole(directory: str, name: str, content: bytes) -> None:
+    """The file has this content, or the one that it had. Under the lock, so nobody else writes the same file."""
+    temporary = f"{directory}/{_temporary(name)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise DecodeError(f"{path} is not a regular file", "remove it")
-            data = os.read(fd, _MAX_BYTES)
+            fd = os.open(temporary, flags, 0o600)
+        except FileExistsError:
+            os.unlink(temporary)
+            fd = os.open(temporary, flags, 0o600)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
         finally:
             os.close(fd)
-        try:
-            document: Any = json.loads(data.decode("utf-8"))
-            return decode_attachment(document)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DecodeError(f"{path} is no attachment record: {error}"[:300], "remove it") from None
-
-
-def _temporary(path: Path) -> Path:
-    """Where the next content of a file is written. One name a file: what a killed process left, the next removes."""
-    return path.with_name(f".{path.name}.new")
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """The file has this content, or the one that it had. Under the lock, so nobody else writes the same file."""
-    temporary = _temporary(path)
-    try:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-        temporary.replace(path)
+        os.rename(temporary, f"{directory}/{name}")
     except BaseException:
         with suppress(OSError):
-            temporary.unlink()
+            os.unlink(temporary)
         raise
 
 
-def _open_lock(path: Path) -> int:
+def _open_lock(path: str) -> int:
     """A descriptor to lock; an existing file serves also where the disk is full or read-only."""
     try:
         return os.open(path, _READ)
@@ -190,12 +275,16 @@ def _directory(network: str) -> str:
 
 
 @contextmanager
-def _reporting(path: Path) -> Iterator[None]:
+def _reporting(path: str) -> Iterator[None]:
     """An OSError inside becomes an IOFailureError that names the path and what to do."""
     try:
         yield
     except OSError as error:
-        raise IOFailureError(
-            f"cannot write {path}: {error.strerror}",
-            "attachment records need a writable directory with free space: see stateDir in the configuration",
-        ) from None
+        raise _failure(path, error) from None
+
+
+def _failure(path: str, error: OSError) -> IOFailureError:
+    return IOFailureError(
+        f"cannot write {path}: {error.strerror}",
+        "attachment records need a writable directory with free space: see stateDir in the configuration",
+    )

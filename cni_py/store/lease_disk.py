@@ -92,7 +92,7 @@ class OsDisk:
 
     def mkdir(self, path: str, mode: int) -> None:
         """As os.makedirs: parents get the mode that the umask leaves."""
-        os.makedirs(path, mode, exist_ok=True)  # noqa: PTH103  # pathlib costs the import of half an ADD
+        os.makedirs(path, mode, exist_ok=True)  # pathlib costs the import of half an ADD
 
     def set_mtime(self, directory: int, mtime_ns: int) -> None:
         """By utimensat on the descriptor."""
@@ -150,7 +150,7 @@ class Directory:
 
     def names(self) -> list[str]:
         """The names of all entries."""
-        return os.listdir(self._fd)  # noqa: PTH208  # pathlib knows no descriptors
+        return os.listdir(self._fd)  # pathlib knows no descriptors
 
     def read(self, name: str) -> File | None:
         """The plain file `name`; None if there is none, or something else (link, FIFO, directory, huge file)."""
@@ -198,6 +198,19 @@ class Directory:
             with suppress(OSError):
                 self._disk.unlink(_TEMPORARY, self._fd)
         return token
+
+    def create_plainly(self, name: str, content: bytes) -> bool:
+        """The file is made and then written, in half the time of `create`: a stop may tear it. False if it is there."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = self._disk.open(name, flags, 0o600, self._fd)
+        except FileExistsError:
+            return False
+        try:
+            self._write(fd, content)
+        finally:
+            os.close(fd)
+        return True
 
     def replace(self, name: str, content: bytes) -> None:
         """The file `name` has this content, mode 0600, whatever was there but a directory."""

@@ -95,6 +95,23 @@ class Index:
             if (name.startswith(_HELD) and name not in keep) or is_temporary(name):
                 self.directory.unlink(name)
 
+    def taken(self, version: int) -> set[int] | None:  # noqa: ARG002  # for those that remember
+        """The addresses of a family that are taken, if that is remembered."""
+        return None
+
+    def last(self, position: int) -> str | None:  # noqa: ARG002  # as above
+        """The address that was reserved last in a set, if that is remembered."""
+        return None
+
+    def reserved(self, name: str, position: int) -> None:
+        """The address was reserved in that set."""
+
+    def released(self, name: str) -> None:
+        """The address was released."""
+
+    def forget(self) -> None:
+        """Nothing that is remembered holds any more."""
+
     def cool(self, name: str, boot: str, now_s: float) -> None:
         """The address was released now."""
         self.directory.replace(f"{_COOLING}{name}", f"{boot} {now_s}".encode())
@@ -119,7 +136,10 @@ class Index:
         return [name.removeprefix(_COOLING) for name in self.directory.names() if name.startswith(_COOLING)]
 
     def _store(self, name: str, document: dict[str, object]) -> None:
-        self.directory.replace(name, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape"))
+        # Torn, it is as good as missing: while it is written the mark is not set, so the index counts for nothing.
+        content = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        if not self.directory.create_plainly(name, content):
+            self.directory.replace(name, content)
 
 
 def _key(content: str) -> str:

@@ -7,6 +7,7 @@ counts as somebody's lease until GC says that there is no such container.
 """
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 
@@ -50,6 +51,8 @@ class DiskView:
         self._state = index.state() if index else State()
         self._marked = self._state.cookie_ns != 0 and (self._state.cookie_ns, self._state.inode) == directory.stamp()
         trusted = self._marked and self._state.boot == site.boot
+        if not trusted and index is not None:
+            index.forget()
         self._survey = None if trusted else self._read_all()
 
     def held(self, content: str) -> tuple[str, ...]:
@@ -73,17 +76,20 @@ class DiskView:
         """The leases that the next change will drop."""
         return tuple((self._survey or self._read_all()).dead.values())
 
-    def taken(self, version: int) -> frozenset[int]:
+    def taken(self, version: int) -> AbstractSet[int]:
         """See LeaseView."""
+        remembered = self._index.taken(version) if self._index is not None and self._survey is None else None
+        if remembered is not None:
+            return remembered
         dead = self._survey.dead if self._survey else {}
-        numbers = (_number(name, version) for name in self._directory.names() if name not in dead)
+        numbers = (number_of(name, version) for name in self._directory.names() if name not in dead)
         return frozenset(number for number in numbers if number is not None)
 
     def cooling(self, version: int, delay_s: int) -> Mapping[int, float]:
         """See LeaseView."""
         left: dict[int, float] = {}
         for name in self._index.cooling_names() if self._index and delay_s else ():
-            number, seconds = _number(name, version), self._left(name, delay_s)
+            number, seconds = number_of(name, version), self._left(name, delay_s)
             if number is not None and seconds > 0:
                 left[number] = seconds
         return left
@@ -155,7 +161,8 @@ def _text(content: bytes) -> str:
     return content.decode("utf-8", "surrogateescape").strip(GO_SPACE)
 
 
-def _number(name: str, version: int) -> int | None:
+def number_of(name: str, version: int) -> int | None:
+    """The number of the address that a file is named after, None if the name is none of that family."""
     if version == 4:
         return _number4(name)
     if ":" not in name or "%" in name:
@@ -180,4 +187,4 @@ def _number4(name: str) -> int | None:
 
 def _family(name: str) -> int:
     """4 or 6 if `name` is an address, else 0."""
-    return next((version for version in (4, 6) if _number(name, version) is not None), 0)
+    return next((version for version in (4, 6) if number_of(name, version) is not None), 0)

@@ -39,11 +39,10 @@ class DiskLeaseStore:
         path, beside = _paths(data_dir, network)
         self._make(path)
         with ExitStack() as stack, naming(path, "use"):
-            directory = Directory(self.site.disk, path, follow=True)
-            stack.callback(directory.close)
+            directory = self._open(path, stack)
             with naming(f"{path}/lock", "lock"):
                 stack.enter_context(directory.lock(exclusive=True, create=True))
-            index = stack.enter_context(self._open_index(beside))
+            index = stack.enter_context(self._open_index(beside, directory))
             leases = DiskLeases(self.site, directory, index, beside)
             with naming(path, "drop the leases of an earlier boot from"):
                 leases.settle()
@@ -51,7 +50,7 @@ class DiskLeaseStore:
                 yield leases
                 with naming(beside, "write"):
                     leases.commit()
-            except Exception:
+            except BaseException:
                 leases.undo()
                 raise
 
@@ -61,17 +60,12 @@ class DiskLeaseStore:
         path, beside = _paths(data_dir, network)
         with ExitStack() as stack, naming(path, "read"):
             try:
-                directory = Directory(self.site.disk, path, follow=True)
+                directory = self._open(path, stack)
             except FileNotFoundError:
                 yield EmptyView()
                 return
-            stack.callback(directory.close)
             stack.enter_context(directory.lock(exclusive=False, create=False))
-            index = None
-            with suppress(FileNotFoundError):
-                index = Index(Directory(self.site.disk, beside, follow=False))
-                stack.callback(index.directory.close)
-            yield DiskView(self.site, directory, index)
+            yield DiskView(self.site, directory, self._find_index(beside, directory, stack))
 
     def prepare(self, data_dir: str, network: str) -> None:
         """See `ipam.ports.LeaseStore`."""
@@ -83,7 +77,7 @@ class DiskLeaseStore:
             stack.enter_context(directory.lock(exclusive=False, create=True))
 
     def _make(self, path: str) -> None:
-        if not os.path.isdir(path):  # noqa: PTH112  # pathlib costs the import of half an ADD
+        if not os.path.isdir(path):  # pathlib costs the import of half an ADD
             with naming(path, "mkdir"):
                 self.site.disk.mkdir(path, 0o755)
 
@@ -91,8 +85,8 @@ class DiskLeaseStore:
         """See `ipam.ports.LeaseStore`."""
         path, _ = _paths(data_dir, network)
         while not os.path.lexists(path):
-            path = os.path.dirname(path) or "."  # noqa: PTH120  # as above
-        if not os.path.isdir(path):  # noqa: PTH112  # as above
+            path = os.path.dirname(path) or "."  # as above
+        if not os.path.isdir(path):  # as above
             raise UnavailableError(f"data directory {path} is not a directory", "remove it or change ipam.dataDir")
         if not os.access(path, os.W_OK | os.X_OK):
             raise UnavailableError(
@@ -103,15 +97,17 @@ class DiskLeaseStore:
         if space.f_bavail == 0 or (space.f_files and space.f_favail == 0):
             raise UnavailableError(f"data directory {path}: no space left", "free space or inodes (df, df -i)")
 
+    def _open(self, path: str, stack: ExitStack) -> Directory:
+        """The directory, open as long as the stack."""
+        directory = Directory(self.site.disk, path, follow=True)
+        stack.callback(directory.close)
+        return directory
+
     @contextmanager
-    def _open_index(self, path: str) -> Iterator[Index | OSError]:
+    def _open_index(self, path: str, leases: Directory) -> Iterator[Index | OSError]:  # noqa: ARG002  # the warm one's
         # Without an index an address can be released but not given: a full disk must not hold up DEL.
         try:
-            try:
-                directory = Directory(self.site.disk, path, follow=False)
-            except FileNotFoundError:
-                self.site.disk.mkdir(path, 0o700)
-                directory = Directory(self.site.disk, path, follow=False)
+            directory = self._make_index(path)
         except OSError as error:
             yield error
             return
@@ -119,6 +115,21 @@ class DiskLeaseStore:
             yield Index(directory)
         finally:
             directory.close()
+
+    def _find_index(self, path: str, leases: Directory, stack: ExitStack) -> Index | None:  # noqa: ARG002  # as above
+        try:
+            index = Index(Directory(self.site.disk, path, follow=False))
+        except FileNotFoundError:
+            return None
+        stack.callback(index.directory.close)
+        return index
+
+    def _make_index(self, path: str) -> Directory:
+        try:
+            return Directory(self.site.disk, path, follow=False)
+        except FileNotFoundError:
+            self.site.disk.mkdir(path, 0o700)
+            return Directory(self.site.disk, path, follow=False)
 
 
 class DiskLeases(DiskView):
@@ -169,6 +180,9 @@ class DiskLeases(DiskView):
 
     def last_reserved(self, position: int) -> str:
         """See Leases."""
+        remembered = self._index.last(position) if self._index is not None and self._survey is None else None
+        if remembered is not None:
+            return remembered
         found = self._directory.read(f"{LAST}{position}")
         return found.content.decode("ascii", "replace") if found else ""
 
@@ -186,6 +200,8 @@ class DiskLeases(DiskView):
             self._made.setdefault(content, {})[name] = entry
         with naming(f"{self._directory.path}/{LAST}{position}", "write"):
             self._directory.overwrite(f"{LAST}{position}", name.encode())
+        if self._index is not None:
+            self._index.reserved(name, position)
         return True
 
     def release(self, lease: Lease, delay_s: int) -> None:
@@ -197,6 +213,8 @@ class DiskLeases(DiskView):
                 with suppress(OSError):  # a full disk: better given too early than kept for ever
                     self._index.cool(lease.name, self._site.boot, self._site.clock())
             self._directory.unlink(lease.name)
+            if self._index is not None:
+                self._index.released(lease.name)
             self._released.setdefault(lease.content, set()).add(lease.name)
 
     def cooling_left(self, name: str, delay_s: int) -> float:
@@ -219,10 +237,14 @@ class DiskLeases(DiskView):
         except OSError:
             if self._made:
                 raise
+            if self._index is not None:
+                self._index.forget()
             # What was released is released; without the mark the next call rebuilds the index.
 
     def undo(self) -> None:
         """What was reserved here is not. A file that resists is left without a mark, so that the index finds it."""
+        if self._index is not None:
+            self._index.forget()
         failed = False
         for entries in self._made.values():
             for name in entries:

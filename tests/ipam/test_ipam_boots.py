@@ -1,6 +1,7 @@
 """Which leases a reboot takes: histories that only an adversary or bad luck would choose, one test each."""
 
 import errno
+import os
 from pathlib import Path
 
 from ipam.test_ipam_faults import call, leases
@@ -74,15 +75,15 @@ class NoIndexDisk(OsDisk):
         self.stuck = stuck
         self.refused = False
 
-    def rename(self, source: str, name: str, directory: int) -> None:
-        """As OsDisk, but for the index's entries."""
-        if name.startswith("held."):
+    def open(self, path: str, flags: int, mode: int, directory: int | None) -> int:
+        """As OsDisk, but for new entries of the index."""
+        if path.startswith("held.") and flags & os.O_CREAT:
             self.refused = True
             raise OSError(errno.ENOSPC, "No space left on device")
-        super().rename(source, name, directory)
+        return super().open(path, flags, mode, directory)
 
     def unlink(self, name: str, directory: int) -> None:
-        """As OsDisk until a rename was refused."""
+        """As OsDisk until an entry was refused."""
         if self.refused and self.stuck:
             raise OSError(errno.EIO, "Input/output error")
         super().unlink(name, directory)
