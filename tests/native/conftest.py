@@ -15,7 +15,7 @@ FUZZED = "fuzz.c request.c call.c json.c text.c wire.c run.c"
 
 def build(out: Path, *flags: str, **environ: str) -> Path:
     """`native/build` into `out`."""
-    subprocess.run([ROOT / "native/build", out, *flags], env={**os.environ, **environ}, check=True)
+    subprocess.run([ROOT / "native/build", out, "-Werror", *flags], env={**os.environ, **environ}, check=True)
     return out
 
 

@@ -17,6 +17,7 @@ import pytest
 from native.fake_agent import CONFIG, SOCKET, SPOOL, Caller, Conversation, agent, pack, status, strings, unpack
 
 pytestmark = pytest.mark.sudo
+REAL = pytest.mark.sudo(real=True)  # there is a second user
 
 NEWEST = CONFIG.replace(b"1.0.0", b"1.1.0")
 HEADER = struct.Struct("=4sBBHII")
@@ -165,7 +166,7 @@ def _of_somebody_else() -> None:
         (_link_in_its_place, "Not a directory"),
         (_fifo_in_its_place, "Not a directory"),
         (_writable_by_all, "is not root's alone"),
-        (_of_somebody_else, "is not root's alone"),
+        pytest.param(_of_somebody_else, "is not root's alone", marks=REAL),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -365,6 +366,7 @@ def test_full_backlog(shim: Caller) -> None:
     assert len(spooled()) == 1
 
 
+@REAL
 def test_no_right_to_the_socket(shim: Caller) -> None:
     """Who is not root is told so."""
     program = shutil.copy(shim.program, "/run/shim")
