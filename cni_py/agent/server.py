@@ -1,7 +1,8 @@
 """The socket on which forwarders call: accept, check the peer, read the frame, answer it; stop without losing a call.
 
-A fixed crew of threads waits in accept(2), of which the kernel wakes one; no call is handed from thread to thread. A
-new agent binds a name of its own and renames it over the old socket. To stop, the listening socket is shut down for
+One thread accepts a call, reads and answers it: calls compute one at a time anyway (`agent.turn`), and a thread that
+ran a moment ago finds its caches warm. Where it has to wait for anybody, another stands in for it meanwhile. A new
+agent binds a name of its own and renames it over the old socket. To stop, the listening socket is shut down for
 reading: the kernel then refuses new connections, which forwarders take for "agent away" and try again, and still hands
 out those that were made before.
 """
@@ -23,8 +24,8 @@ from cni_py.spec import frame, versions
 from cni_py.spec.codes import render_error
 from cni_py.spec.frame import Header, Kind
 
-_CREW = 32
 _BACKLOG = 4096
+_CMSG_CLOEXEC = 0x40000000  # MSG_CMSG_CLOEXEC, which the standard library has no name for
 _READ_BYTES = 1 << 16
 _CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid
 _PEER_SECONDS = struct.pack("@ll", 120, 0)  # a forwarder that neither goes on nor hangs up
@@ -111,8 +112,7 @@ class Server:
             raise IOFailureError(
                 f"cannot listen on {self._path}: {error.strerror}", "run the agent as root, with /run/cni-py writable"
             ) from None
-        for _ in range(_CREW):
-            self._hire()
+        self._hire()
 
     def displaced(self) -> bool:
         """True if another agent has put its socket in the place of ours."""
@@ -141,8 +141,17 @@ class Server:
             self._crew.add(thread)
         thread.start()
 
+    def _receive(self, connection: socket.socket) -> tuple[bytes, list[int], int, object]:
+        """What the forwarder sent first; it nearly always has by now."""
+        try:
+            return socket.recv_fds(connection, _READ_BYTES, 4, socket.MSG_DONTWAIT | _CMSG_CLOEXEC)
+        except BlockingIOError:
+            with self.stand_in():
+                return socket.recv_fds(connection, _READ_BYTES, 4, _CMSG_CLOEXEC)
+
     @contextmanager
-    def _stand_in(self) -> Iterator[None]:
+    def stand_in(self) -> Iterator[None]:
+        """Another thread takes calls as long as this one is inside the block."""
         self._hire()
         try:
             yield
@@ -172,7 +181,7 @@ class Server:
                 if error.errno in _TRANSIENT:
                     continue
                 return  # shut down and drained
-            caller = Caller(connection, self._stand_in)
+            caller = Caller(connection, self.stand_in)
             try:
                 self._serve(caller)
             finally:
@@ -186,7 +195,7 @@ class Server:
                 return
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 connection.setsockopt(socket.SOL_SOCKET, option, _PEER_SECONDS)
-            data, fds, _, _ = socket.recv_fds(connection, _READ_BYTES, 4)
+            data, fds, _, _ = self._receive(connection)
             caller.host_fd, caller.netns_fd = (*fds[:2], None, None)[:2]
             for extra in fds[2:]:
                 os.close(extra)
