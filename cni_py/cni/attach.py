@@ -23,10 +23,13 @@ from cni_py.model.persona import Persona
 from cni_py.model.result import Dns, IPConfig, IPInterface, IPNetwork, Result, Route
 from cni_py.spec import gojson
 from cni_py.spec.args import parse_args
+from cni_py.spec.memo import Memo
 from cni_py.spec.netconf import Bandwidth, NetConf, VlanTrunk
 from cni_py.spec.request import Request
 from cni_py.spec.result import parse_dns
 from cni_py.spec.sysctl import parse_sysctls
+
+_kept: Memo[str] = Memo()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ def plan_attachment(request: Request, conf: NetConf, persona: Persona, lease: Re
         netns=request.netns,
         boot=occasion.boot,
         created=occasion.now,
-        config=config_to_keep(request.config),
+        config=_kept.get(request.stdin, lambda: config_to_keep(request.config)),
         host_ifname=host_ifname(key),
         host_mac=host_mac,
         mac=_choose_mac(request, conf) or own_mac,
@@ -119,7 +122,7 @@ def plan_chained(  # the same as above, and what the kernel says of the veth
         netns=request.netns,
         boot=occasion.boot,
         created=occasion.now,
-        config=config_to_keep(request.config),
+        config=_kept.get(request.stdin, lambda: config_to_keep(request.config)),
         host_ifname=veth,
         mtu=conf.mtu,
         addresses=addresses,

@@ -8,6 +8,7 @@ a routed address makes no route to its own network, so none has to be deleted ag
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import ip_interface, ip_network
 
 from cni_py.cni.attach import resolve_gateway
@@ -15,7 +16,7 @@ from cni_py.model.attachment import Attachment, BridgePort, PodAddress
 from cni_py.model.errors import PluginError
 from cni_py.model.net import SCOPE_LINK, TABLE_MAIN, Address, Link, LinkRoute, NodeState, Sysctl
 from cni_py.model.ops import SetLink
-from cni_py.model.result import IPInterface, IPNetwork
+from cni_py.model.result import IPAddress, IPInterface, IPNetwork
 
 
 def desired_state(attachment: Attachment) -> NodeState:
@@ -178,9 +179,16 @@ def _addresses(attachment: Attachment) -> Iterator[Address]:
         yield Address("container", attachment.key.ifname, entry.address, prefix_route=not routed, dad=attachment.dad)
 
 
-def _host_route(address: object) -> IPInterface:
-    """An address as a network of its own, /32 or /128."""
+@lru_cache(maxsize=64)
+def _host_route(address: IPAddress | None) -> IPInterface:
+    """A gateway's address as an interface's without a network, /32 or /128."""
     return ip_interface(str(address))
+
+
+@lru_cache(maxsize=64)
+def _host_network(address: IPAddress) -> IPNetwork:
+    """A gateway's address as a network of its own."""
+    return ip_network(str(address))
 
 
 def _routes(attachment: Attachment) -> Iterator[LinkRoute]:
@@ -213,7 +221,7 @@ def _routed(attachment: Attachment, entry: PodAddress) -> Iterator[LinkRoute]:
     yield LinkRoute("host", attachment.host_ifname, _single(entry), scope=SCOPE_LINK)
     if entry.gateway is None:
         return
-    gateway = ip_network(str(entry.gateway))
+    gateway = _host_network(entry.gateway)
     first = next(e for e in attachment.addresses if e.gateway == entry.gateway)
     if first is entry:  # two addresses of one network share its gateway
         yield LinkRoute("container", ifname, gateway, src=own, scope=SCOPE_LINK)
@@ -222,7 +230,7 @@ def _routed(attachment: Attachment, entry: PodAddress) -> Iterator[LinkRoute]:
 
 
 def _single(entry: PodAddress) -> IPNetwork:
-    return ip_network(str(entry.address.ip))
+    return ip_network((int(entry.address.ip), entry.address.max_prefixlen))
 
 
 def _sysctls(attachment: Attachment, links: tuple[Link, ...]) -> Iterator[Sysctl]:

@@ -18,7 +18,7 @@ from cni_py.model.attachment import HOST_PREFIX, Attachment, host_ifname, ifb_na
 from cni_py.model.diff import diff
 from cni_py.model.errors import CniPyError, DecodeError, ExistsError, PluginError
 from cni_py.model.net import NodeState, Shaper
-from cni_py.model.ops import DelLink, Op
+from cni_py.model.ops import DelLink, ns_of
 from cni_py.model.persona import Persona
 from cni_py.model.ports import Delegate, Firewall, Kernel, Kernels, Records
 from cni_py.model.result import Result
@@ -64,7 +64,7 @@ def add(call: Call, node: Node) -> Result:
             undo.push("release the address", lambda: node.delegate.run(conf.ipam_type, "DEL"))
             lease = node.delegate.lease(conf.ipam_type)
         attachment = plan_attachment(request, conf, call.persona, lease, node.occasion)
-        check_expressible(result_of(attachment, conf, lease, {}), request.cni_version)
+        check_expressible(lease, request.cni_version)
         with node.records.locked(), Undo() as steps:
             _attach(attachment, node, kernel, steps)
             return result_of(attachment, conf, lease, _host_macs(attachment, kernel))
@@ -194,8 +194,8 @@ def _attach(attachment: Attachment, node: Node, kernel: Kernel, undo: Undo) -> N
     check_bridge(attachment, seen)
     stale = NodeState(addresses=stale_addresses(attachment, seen))
     steps = (*diff(desired, seen, stale), *bridge_pin(attachment, seen))
-    host = [op for op in steps if not _is_container_op(op)]
-    container = [op for op in steps if _is_container_op(op)]
+    host = [op for op in steps if ns_of(op) == "host"]
+    container = [op for op in steps if ns_of(op) == "container"]
     kernel.apply(host)
     undo.push("undo the host's part", lambda: kernel.undo(host))
     undo.push("undo the firewall's part", lambda: firewall.withdraw(attachment, node.firewall, node.records))
@@ -204,15 +204,6 @@ def _attach(attachment: Attachment, node: Node, kernel: Kernel, undo: Undo) -> N
     undo.push("undo the container's part", lambda: kernel.undo(container))
     if attachment.mode == "bridge" and attachment.container_up:
         kernel.await_port(attachment.host_ifname)
-
-
-def _is_container_op(op: Op) -> bool:
-    match op:
-        case DelLink(ns):
-            return ns == "container"
-        case _:
-            subject = next(iter(getattr(op, name) for name in op.__slots__))
-            return getattr(subject, "ns", "host") == "container"
 
 
 def _add_chained(call: Call, node: Node, kernel: Kernel) -> Result:

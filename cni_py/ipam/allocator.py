@@ -9,7 +9,7 @@ a /64 with half of it excluded costs as much as a /24.
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from ipaddress import IPv4Interface, IPv6Interface
 from itertools import islice
 from math import ceil
 
@@ -211,5 +211,5 @@ def _numbers(free: tuple[Span, ...], skip: AbstractSet[int]) -> Iterator[tuple[i
 
 
 def _configure(address: IPAddress | int, chosen: Range) -> IPConfig:
-    text = spell(int(address), chosen.version)
-    return IPConfig(address=ip_interface(f"{text}/{chosen.prefix}"), gateway=chosen.gateway)
+    kind = IPv4Interface if chosen.version == 4 else IPv6Interface
+    return IPConfig(address=kind((int(address), chosen.prefix)), gateway=chosen.gateway)

@@ -12,7 +12,7 @@ from typing import Any
 from cni_py.ipam.addresses import IPAddress, parse_cidr, parse_ip
 from cni_py.ipam.options import Options, check_keys, lenient_options, parse_options
 from cni_py.ipam.pools import RangeFields, RangeSet, plan_set
-from cni_py.ipam.requested import parse_requested
+from cni_py.ipam.requested import parse_configured, parse_requested
 from cni_py.model.errors import DecodeError, PluginError
 from cni_py.model.result import Route
 from cni_py.spec import gojson, versions
@@ -67,12 +67,13 @@ def parse_config(request: Request, *, strict: bool) -> IpamConfig:
     options.
     """
     config = _parsed.get(request.stdin, lambda: _parse(request, strict=strict), strict)
-    requested = parse_requested(request, gojson.get_object(request.config, "runtimeConfig"))
-    return replace(config, requested=requested) if requested else config
+    if not request.args:
+        return config
+    return replace(config, requested=parse_requested(request.args, config.requested))
 
 
 def _parse(request: Request, *, strict: bool) -> IpamConfig:
-    """All but the requested addresses, which CNI_ARGS may hold."""
+    """All but what CNI_ARGS asks for."""
     config = request.config
     ipam = ipam_object(config)
     own = gojson.get_string(ipam, "type") == OWN_TYPE
@@ -89,7 +90,7 @@ def _parse(request: Request, *, strict: bool) -> IpamConfig:
         network=request.network,
         data_dir=data_dir,
         sets=planned,
-        requested=(),
+        requested=parse_configured(config, runtime),
         routes=routes,
         resolv_conf=resolv_conf,
         options=parse_options(ipam, planned) if own and strict else release_options(ipam),

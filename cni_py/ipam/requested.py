@@ -10,20 +10,25 @@ from cni_py.spec.args import parse_args
 from cni_py.spec.request import Request
 
 
-def parse_requested(request: Request, runtime: Mapping[str, Any]) -> tuple[IPAddress, ...]:
-    """The requested addresses, each once: CNI_ARGS `IP`, then `args.cni.ips`, then `runtimeConfig.ips`.
+def parse_requested(args: str, configured: tuple[IPAddress, ...]) -> tuple[IPAddress, ...]:
+    """The requested addresses, each once: CNI_ARGS `IP`, then what the configuration asks for.
 
     All are collected, none overrides another (contrary to CONVENTIONS.md, but so does host-local). A prefix is ignored.
     CNI_ARGS knows `IP` alone: `MAC=` or `K8S_POD_NAME=` without IgnoreUnknown is an error, as there.
     """
-    from_args = parse_args(request.args, ("IP",)).get("IP", "")
+    from_args = parse_args(args, ("IP",)).get("IP", "")
+    if not from_args:
+        return configured
+    address = _parse(from_args)
+    if address is None:
+        raise PluginError(f'ARGS: error parsing value of pair "IP={from_args}": invalid IP address {from_args}')
+    return tuple(dict.fromkeys((address, *configured)))
+
+
+def parse_configured(config: Mapping[str, Any], runtime: Mapping[str, Any]) -> tuple[IPAddress, ...]:
+    """The addresses in `args.cni.ips` and `runtimeConfig.ips`, each once."""
     requested = []
-    if from_args:
-        address = _parse(from_args)
-        if address is None:
-            raise PluginError(f'ARGS: error parsing value of pair "IP={from_args}": invalid IP address {from_args}')
-        requested.append(address)
-    args_cni = gojson.get_object(gojson.get_object(request.config, "args"), "cni")
+    args_cni = gojson.get_object(gojson.get_object(config, "args"), "cni")
     for text in (*gojson.get_list(args_cni, "ips"), *gojson.get_list(runtime, "ips")):
         if not isinstance(text, str):
             raise DecodeError("error unmarshall network config: ips must be an array of strings")

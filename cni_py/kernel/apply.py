@@ -6,7 +6,7 @@ Changes of one namespace that need nothing from each other so go out in one data
 import errno
 import fcntl
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -167,16 +167,22 @@ class Run:
         except NetlinkError as error:
             self._settle(pending, error)
         else:
-            self._done += dict.fromkeys(op for op, _ in pending)
+            self._note(op for op, _ in pending)
         if any(isinstance(op, DelLink) for op, _ in pending):  # the other end went too
             for each in self._spaces.values():
                 each.indices.clear()
 
     def _settle(self, pending: list[tuple[Op, bytes]], error: NetlinkError) -> None:
         """After a refusal: note what took effect all the same; raise unless each refusal means "already so"."""
-        self._done += dict.fromkeys(op for index, (op, _) in enumerate(pending) if index not in error.failed)
+        self._note(op for index, (op, _) in enumerate(pending) if index not in error.failed)
         if not all(already_so(pending[index][0], number) for index, number in error.failed.items()):
             raise refusal(pending[error.index][0], error.errno, error.text) from None
+
+    def _note(self, ops: Iterable[Op]) -> None:
+        """These took effect; one that is several messages counts once."""
+        for op in ops:
+            if not self._done or self._done[-1] is not op:
+                self._done.append(op)
 
     def _set_sysctl(self, op: Op, sysctl: Sysctl) -> None:
         try:

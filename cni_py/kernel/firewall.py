@@ -65,6 +65,7 @@ class NftFirewall:
 
     def forget_udp(self, attachment: Attachment, *, translated_only: bool) -> None:
         """UDP flows to the host ports, all or only those that lead to the attachment, start anew."""
+        wanted: list[conntrack.Flows] = []
         pods = [entry.address.ip for entry in attachment.addresses]
         for mapping in attachment.ports:
             if mapping.protocol != "udp":
@@ -80,7 +81,9 @@ class NftFirewall:
                     address=None if any_address else mapping.host_ip,
                     translated_to=pod if translated_only else None,
                 )
-                conntrack.delete(self._socket, flows)
+                wanted.append(flows)
+        if wanted:
+            conntrack.delete(self._socket, wanted)
 
     def _is_there(self, one: Set, element: Element) -> bool:
         if isinstance(element.key, Range):

@@ -20,7 +20,7 @@ IFF_UP, IFF_PROMISC = 0x1, 0x100
 OPER_UP = 6
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_PROTINFO, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 12, 16
-IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 28, 29
+IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_EXT_MASK, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 18, 28, 29, 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_BR_VLAN_FILTERING = 1, 2, 1, 7
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 _IFLA_AF_SPEC, _IFLA_BRIDGE_FLAGS, _IFLA_BRIDGE_VLAN_INFO, _BRIDGE_FLAGS_MASTER = 26, 0, 2, 1
@@ -45,6 +45,9 @@ _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst length, src length, tos, tab
 _U32 = struct.Struct("=I")
 
 
+_ONE_QUEUE = attr(IFLA_NUM_TX_QUEUES, _U32.pack(1)) + attr(IFLA_NUM_RX_QUEUES, _U32.pack(1))
+
+
 @dataclass(frozen=True, slots=True)
 class SeenLink:
     """A link as the kernel reports it; `peer` is the index of a veth's other end, in that end's namespace."""
@@ -64,15 +67,16 @@ class SeenLink:
 def new_veth(host: Link, peer: Link, netns_fd: int | None, master: int) -> bytes:
     """Both ends in one message: the host's up and, with `master` (an index), a port; the peer born where it belongs.
 
-    A device that is moved to another namespace costs a grace period (13 to 16 ms), so none is. Without `netns_fd` both
-    ends are the host's.
+    A device that is moved to another namespace costs a grace period (13 to 16 ms), so none is. Each end has one queue:
+    the kernel would make one a CPU, each with files in sysfs (decision 0005). Without `netns_fd` both are the host's.
     """
-    end = _IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, peer.name) + _optional(peer)
+    end = _IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, peer.name) + _ONE_QUEUE + _optional(peer)
     end += attr(IFLA_NET_NS_FD, _U32.pack(netns_fd)) if netns_fd is not None else b""
     flags = IFF_UP if host.up else 0
     body = (
         _IFINFO.pack(0, 0, 0, flags, flags)
         + _text(IFLA_IFNAME, host.name)
+        + _ONE_QUEUE
         + _optional(host)
         + (attr(IFLA_MASTER, _U32.pack(master)) if master else b"")
         + nested(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "veth"), nested(IFLA_INFO_DATA, attr(VETH_INFO_PEER, end)))

@@ -82,6 +82,23 @@ class AddShaper:
 Op = AddLink | SetLink | SetVlans | DelLink | AddAddress | DelAddress | AddRoute | DelRoute | SetSysctl | AddShaper
 
 
+def ns_of(op: Op) -> Ns:
+    """Where a change takes place; of a veth pair, where it is made."""
+    match op:
+        case AddLink() | SetLink() | SetVlans():
+            return op.link.ns
+        case SetSysctl():
+            return op.sysctl.ns
+        case AddAddress() | DelAddress():
+            return op.address.ns
+        case AddRoute() | DelRoute():
+            return op.route.ns
+        case DelLink():
+            return op.ns
+        case AddShaper():
+            return "host"
+
+
 def inverse(op: Op) -> Op | None:
     """The change that undoes `op`; None for what goes with its link, and for deletions, which are never undone."""
     match op:

@@ -7,6 +7,7 @@ an afternoon. Under the reference's names (`Persona`), where old configurations 
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any, Literal
 
@@ -154,7 +155,7 @@ class NetConf(_Section):
             return self.mode
         return "bridge" if self.model_fields_set & _BRIDGE_ONLY else "routed"
 
-    @property
+    @cached_property
     def bandwidth(self) -> Bandwidth:
         """The static limits; where there are none, the runtime's (static beats runtime, as the reference has it)."""
         static = Bandwidth(

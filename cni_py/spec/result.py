@@ -86,7 +86,7 @@ def check_expressible(result: Result, cni_version: str) -> None:
 
 
 def render_result(result: Result, cni_version: str) -> bytes:
-    """The one JSON document that ADD prints: one line without a newline at its end, unset fields left out.
+    """The one JSON document that ADD prints: 4 spaces of indent, no newline at the end, unset fields left out.
 
     Raises PluginError when the version's shape cannot hold the result (0.1.0 and 0.2.0 need an address).
     """
@@ -104,7 +104,7 @@ def render_result(result: Result, cni_version: str) -> bytes:
         )
         if old or result.dns:  # Go's 0.3 and 0.4 types print an empty dns object, 1.x leaves it out
             document["dns"] = _render_dns(result.dns)
-    return json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return json.dumps(document, indent=4, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def _object(value: object, what: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ PROGRAM = ROOT / "bin/cni-py"
 NAMES = tuple(persona.value for persona in Persona)
 
 
-def install(directory: Path, reference: Path | None = None) -> Path:
-    """A CNI_PATH directory with our program under all its names; `reference`: the compiled ones as `ref-NAME` too."""
+def install(directory: Path, reference: Path | None = None, program: Path = PROGRAM) -> Path:
+    """A CNI_PATH directory with `program` under all our names; `reference`: the compiled ones as `ref-NAME` too."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
-        (directory / name).symlink_to(PROGRAM)
+        (directory / name).symlink_to(program)
     for path in reference.iterdir() if reference is not None else ():
         (directory / f"ref-{path.name}").symlink_to(path)
     return directory
@@ -76,6 +77,19 @@ class Caller:
         assert b"Traceback" not in finished.stderr, finished.stderr.decode()
         return finished.returncode, json.loads(finished.stdout) if finished.stdout else None
 
+    def start(self, command: str, config: Mapping[str, Any], name: str = "") -> "subprocess.Popen[bytes]":
+        """As a process that was given its stdin and is not waited for; `finish` reads what it says."""
+        pipe = subprocess.PIPE
+        environ = {**os.environ, **self.environ(command)}
+        program = self.path / (name or self.persona.value)
+        process = subprocess.Popen([program], stdin=pipe, stdout=pipe, stderr=pipe, env=environ)
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(config).encode())
+        process.stdin.close()
+        process.stdin = None  # communicate() would use it
+        return process
+
     def add(self, config: Mapping[str, Any]) -> Any:
         """ADD in this process, which must succeed: the result."""
         code, document = self.verb("ADD", config)
@@ -85,6 +99,13 @@ class Caller:
     def delete(self, config: Mapping[str, Any]) -> None:
         """DEL in this process, which must succeed and print nothing."""
         assert self.verb("DEL", config) == (0, None)
+
+
+def finish(process: "subprocess.Popen[bytes]") -> tuple[int, Any]:
+    """How a process of `Caller.start` ended and the document that it printed, if any."""
+    stdout, stderr = process.communicate(timeout=120)
+    assert stderr == b"", stderr.decode()
+    return process.returncode, json.loads(stdout) if stdout else None
 
 
 def routed(**options: Any) -> dict[str, Any]:

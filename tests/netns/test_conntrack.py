@@ -59,7 +59,7 @@ def test_delete(net: Lab, flows: Flows, count: int) -> None:
         flow(net, 4, 80, "tcp")
         flow(net, 6, 53)
         before = tracked(socket)
-        assert count == conntrack.delete(socket, flows)
+        assert count == conntrack.delete(socket, (flows,))
         assert before - count == tracked(socket)
 
 
@@ -74,7 +74,7 @@ def test_stale_flow_finds_the_new_port(net: Lab) -> None:
             seen_from(client, (NODE4, 53), own)
             nft.commit(socket, portmap.plan_portmap(ports))
             seen_from(client, (NODE4, 53), own)
-        assert conntrack.delete(socket, Flows(4, UDP, 53)) == 1
+        assert conntrack.delete(socket, (Flows(4, UDP, 53),)) == 1
         with pod.listen(4, "udp", 53) as served:
             assert seen_from(client, (NODE4, 53), served) == OUTSIDE4
 
@@ -95,6 +95,6 @@ def test_many_entries(net: Lab) -> None:
         for one in (*sinks, *clients):
             one.close()
         before = tracked(socket)
-        assert conntrack.delete(socket, Flows(4, UDP, 53, translated_to=pod.ip4)) == 100
+        assert conntrack.delete(socket, (Flows(4, UDP, 53, translated_to=pod.ip4),)) == 100
         assert before - 100 == tracked(socket)
-        assert conntrack.delete(socket, Flows(4, UDP, 53)) == 0
+        assert conntrack.delete(socket, (Flows(4, UDP, 53),)) == 0

@@ -178,7 +178,7 @@ def test_deleted_host_port(net: Lab) -> None:
         with nft.connect() as socket:
             nft.commit(socket, portmap.unplan_portmap(ports, localnet_shared=False))
             flows = conntrack.Flows(4, UDP, 8080, translated_to=first.ip4)
-            assert [conntrack.delete(socket, flows) for _ in range(2)] == [1, 0]
+            assert [conntrack.delete(socket, (flows,)) for _ in range(2)] == [1, 0]
             assert nft.remove_if_empty(socket, (tables.NAT_LAYOUT,)) == (tables.NAT,)
         with net.node.listen(4, "udp", 8080) as own:
             assert seen_from(asking, (NODE4, 8080), own) == OUTSIDE4

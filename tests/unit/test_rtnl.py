@@ -41,6 +41,8 @@ def _veth(*, master: int = 0) -> bytes:
     peer = {
         "attrs": [
             ("IFLA_IFNAME", "eth0"),
+            ("IFLA_NUM_TX_QUEUES", 1),
+            ("IFLA_NUM_RX_QUEUES", 1),
             ("IFLA_ADDRESS", "0a:00:00:00:00:02"),
             ("IFLA_MTU", 1400),
             ("IFLA_NET_NS_FD", 7),
@@ -52,6 +54,8 @@ def _veth(*, master: int = 0) -> bytes:
         MAKE,
         {"flags": UP, "change": UP},
         ("IFLA_IFNAME", "cpy0"),
+        ("IFLA_NUM_TX_QUEUES", 1),
+        ("IFLA_NUM_RX_QUEUES", 1),
         ("IFLA_ADDRESS", "0a:00:00:00:00:01"),
         ("IFLA_MTU", 1400),
         *((("IFLA_MASTER", master),) if master else ()),
