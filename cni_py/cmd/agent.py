@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from cni_py.agent.calls import Calls, Outcome
@@ -45,8 +46,8 @@ def run() -> None:
 
 
 def _tell_supervisor(state: str) -> None:
-    """sd_notify(3), where a supervisor asks for it."""
+    """sd_notify(3), where a supervisor asks for it; one that went away is no reason to end otherwise than in order."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
             notify.sendto(state.encode(), address.replace("@", "\0", 1))
