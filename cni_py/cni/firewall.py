@@ -13,7 +13,7 @@ from cni_py.cni.antispoof import (
     unplan_routed_link,
 )
 from cni_py.cni.masquerade import plan_masquerade, pod_range, rewrite_masquerade
-from cni_py.cni.portmap import HostPorts, plan_portmap, unplan_portmap
+from cni_py.cni.portmap import HostPorts, plan_portmap, unplan_localnet, unplan_portmap
 from cni_py.cni.state import localnet_device
 from cni_py.cni.tables import NAT_LAYOUT
 from cni_py.model.attachment import Attachment
@@ -60,35 +60,41 @@ def install(attachment: Attachment, firewall: Firewall, records: Records) -> Non
 
 
 def withdraw(attachment: Attachment, firewall: Firewall, records: Records) -> None:
-    """No element of the attachment is in the kernel, nor a table of ours that is empty; under the records' lock."""
-    change = _withdrawn(attachment, records)
-    if change.operations:
-        firewall.commit(change, _restorer(attachment, records))
+    """No element of the attachment alone is in the kernel; under the records' lock, before its address is free."""
+    guarded = _guarded(attachment)
+    changes: list[Change] = []
+    if attachment.ports:
+        changes.append(unplan_portmap(_host_ports(attachment), localnet_shared=True))
+    if attachment.mode == "bridge" and (attachment.macspoofchk or attachment.antispoof):
+        changes.append(unplan_bridge_port(guarded))
+    if attachment.mode == "routed" and attachment.antispoof:
+        changes.append(unplan_routed_link(guarded))
+    if changes:
+        firewall.commit(joined(*changes), _restorer(attachment, records))
     if attachment.ports:
         firewall.forget_udp(attachment, translated_only=True)
-    if not records.has_others(attachment):
-        # what others added may have gone before this one, which itself need not have added any, nor find nftables
-        with nullcontext() if change.operations else suppress(KernelError):
-            firewall.remove_if_empty(LAYOUTS)
 
 
-def _withdrawn(attachment: Attachment, records: Records) -> Change:
-    """Ranges and guards that another attachment needs as well stay."""
+def release_shared(attachment: Attachment, firewall: Firewall, records: Records) -> None:
+    """Nothing that this attachment was the last to need is in the kernel, nor a table of ours that is empty.
+
+    Under the same lock under which its record goes: of two that end at once the second must not see the first.
+    """
     changes: list[Change] = []
     if attachment.masquerade or attachment.ports:
         others = _others(attachment, records)
         kept = {network for other in others for network in other.masquerade}
         if not kept.issuperset(attachment.masquerade):
             changes.append(rewrite_masquerade(map(pod_range, kept)))
-        if attachment.ports:
-            shared = any(other.ports and _localnet(other) == _localnet(attachment) for other in others)
-            changes.append(unplan_portmap(_host_ports(attachment), localnet_shared=shared))
-    guarded = _guarded(attachment)
-    if attachment.mode == "bridge" and (attachment.macspoofchk or attachment.antispoof):
-        changes.append(unplan_bridge_port(guarded))
-    if attachment.mode == "routed" and attachment.antispoof:
-        changes.append(unplan_routed_link(guarded))
-    return joined(*changes)
+        device = _localnet(attachment)
+        if device and not any(other.ports and _localnet(other) == device for other in others):
+            changes.append(unplan_localnet(device))
+    if changes:
+        firewall.commit(joined(*changes), _restorer(attachment, records))
+    if not records.has_others(attachment):
+        # what others added may have gone before this one, which itself need not have added any, nor find nftables
+        with nullcontext() if changes else suppress(KernelError):
+            firewall.remove_if_empty(LAYOUTS)
 
 
 def _own(attachment: Attachment) -> Iterator[Change]:

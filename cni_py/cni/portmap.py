@@ -61,6 +61,11 @@ def unplan_portmap(ports: HostPorts, *, localnet_shared: bool) -> Change:
     return Change((), tuple(discards))
 
 
+def unplan_localnet(device: str) -> Change:
+    """127.0.0.1 may be no source on that interface any more."""
+    return Change((), (DiscardElements(tables.LOCALNET, (Element((device,)),)),))
+
+
 def _elements(ports: HostPorts) -> list[tuple[Set, tuple[Element, ...]]]:
     found: dict[Set, dict[tuple[Scalar, ...], Element]] = {}
     for mapping in ports.mappings:

@@ -85,8 +85,7 @@ def delete(call: Call, node: Node) -> None:
             _delete_unrecorded(call.request, kernel)
     if call.conf.ipam_type and call.persona not in CHAINED:
         node.delegate.run(call.conf.ipam_type, "DEL")
-    with node.records.locked():
-        node.records.delete(attachment)
+    _forget(attachment, node)
 
 
 def collect_garbage(call: Call, node: Node) -> None:
@@ -198,6 +197,7 @@ def _attach(attachment: Attachment, node: Node, kernel: Kernel, undo: Undo) -> N
     container = [op for op in steps if ns_of(op) == "container"]
     kernel.apply(host)
     undo.push("undo the host's part", lambda: kernel.undo(host))
+    undo.push("undo the firewall's part", lambda: firewall.release_shared(attachment, node.firewall, node.records))
     undo.push("undo the firewall's part", lambda: firewall.withdraw(attachment, node.firewall, node.records))
     firewall.install(attachment, node.firewall, node.records)
     kernel.apply(container)
@@ -264,9 +264,16 @@ def _guess(call: Call, node: Node) -> Attachment:
 
 
 def _detach(attachment: Attachment, node: Node, kernel: Kernel) -> None:
-    """Links and firewall elements are gone; under the records' lock."""
+    """Links and firewall elements of its own are gone; under the records' lock."""
     kernel.apply([DelLink("host", name) for name in host_links(attachment)])
     firewall.withdraw(attachment, node.firewall, node.records)
+
+
+def _forget(attachment: Attachment, node: Node) -> None:
+    """What it shared with others goes with the last of them; the record goes."""
+    with node.records.locked():
+        firewall.release_shared(attachment, node.firewall, node.records)
+        node.records.delete(attachment)
 
 
 def _delete_unrecorded(request: Request, kernel: Kernel) -> None:
@@ -286,8 +293,7 @@ def _collect(attachment: Attachment, node: Node) -> list[str]:
             _detach(attachment, node, kernel)
         if attachment.mode != "chained":
             node.delegate.release(attachment)
-        with node.records.locked():
-            node.records.delete(attachment)
+        _forget(attachment, node)
     except CniPyError as error:
         return [f"{attachment.key}: {error.message}"]
     return []
