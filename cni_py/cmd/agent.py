@@ -1,48 +1,185 @@
 """`cni-py agent`: the warm node agent, wired. It runs until SIGTERM or SIGINT, then finishes what it began."""
 
 import gc
+import json
+import logging
 import os
 import signal
 import socket
+import time
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cni_py.agent.calls import Calls, Outcome
+from cni_py import __version__
+from cni_py.agent import log, web
+from cni_py.agent.calls import Calls, Observed, Outcome
+from cni_py.agent.metrics import COMMANDS, CONTENT_TYPE, Metrics
+from cni_py.agent.report import Journal
 from cni_py.agent.server import Caller, Server
 from cni_py.agent.turn import Turn
+from cni_py.cmd.census import Census
 from cni_py.cmd.plugin import answer, perform
+from cni_py.cmd.status import attachments
 from cni_py.cmd.warm import Warm, WarmMachine
+from cni_py.kernel import rtnl
+from cni_py.kernel.netlink import NetlinkError
+from cni_py.model.errors import CniPyError, IOFailureError
 from cni_py.model.persona import Persona
 from cni_py.spec import frame
+from cni_py.spec.request import Request
 
 _DRAIN_SECONDS = 30.0
+_HEALTH_SECONDS = 1.0
+_LOG = logging.getLogger("cni_py.agent")
 
 
-def run() -> None:
-    """The agent from start to end."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator said. `listen` is "" for no HTTP."""
+
+    roles: tuple[str, ...] = ("attach",)
+    listen: str = "127.0.0.1:9761"
+    log_format: str = "text"
+
+
+class Agent:
+    """All parts of one agent, wired. `metrics` counts what it repairs and collects."""
+
+    def __init__(self, options: Options, lines: log.Log) -> None:
+        self._options = options
+        self._lines = lines
+        self._started = time.monotonic()
+        self._census = Census()
+        self._journal = Journal(COMMANDS)
+        self._web: web.Web | None = None
+        self._serving = False
+        self._turn = Turn()
+        self._warm = Warm(self._turn)
+        self.metrics = Metrics(__version__, self._census.usage)
+        self.server = Server(
+            Path(frame.SOCKET), Calls(self._turn, self._carry_out, self._observe).serve, self._report_meanwhile
+        )
+
+    def start(self) -> None:
+        """It serves. Raises CniPyError."""
+        self.server.start()
+        self._serving = True
+        if self._options.listen:
+            self._serve_http(web.parse_address(self._options.listen))
+        _LOG.info("version %s serves on %s", __version__, frame.SOCKET)
+
+    def stop(self) -> None:
+        """What was begun is finished, and nothing is served any more."""
+        self._serving = False
+        if not self.server.stop(_DRAIN_SECONDS):
+            _LOG.warning("calls were not over within %g s and are left to the kernel", _DRAIN_SECONDS)
+        if self._web is not None:
+            self._web.stop()
+        _LOG.info("stopped")
+
+    def _serve_http(self, address: tuple[str, int]) -> None:
+        """Health and metrics; the pod network goes on without, where something else has the port."""
+        probe = web.Probe(self._check_health)
+        pages = {
+            "/healthz": lambda: web.verdict(probe.ask(_HEALTH_SECONDS)),
+            "/readyz": lambda: web.verdict(self._unready()),
+            "/metrics": lambda: web.Page(200, self.metrics.exposition(), CONTENT_TYPE),
+        }
+        try:
+            server = web.Web(address, pages)
+            server.start()
+            self._web = server
+        except IOFailureError as error:
+            _LOG.warning("%s; %s; going on without health and metrics", error.message, error.details)
+
+    def _carry_out(self, caller: Caller, environ: dict[str, str]) -> Outcome:
+        persona = next((one for one in Persona if one.value == caller.name), Persona.CNI_PY)
+        machine = WarmMachine(self._warm, caller)
+        network = ""
+
+        def verbs(request: Request) -> bytes:
+            nonlocal network
+            network = request.network
+            with suppress(CniPyError):  # perform says what is wrong with it
+                self._census.note(request.config)
+            return perform(request, persona, machine)
+
+        with machine.host():
+            answered = answer(persona.value, verbs, environ, lambda: caller.stdin)
+        if answered.code == 0:
+            return Outcome(0, answered.stdout, network)
+        error = json.loads(answered.stdout)
+        return Outcome(answered.code, answered.stdout, network, error["code"], error["msg"])
+
+    def _observe(self, call: Observed) -> None:
+        self.metrics.called(call)
+        self._journal.note(call)
+        self._lines.call(call)
+
+    def _check_health(self) -> str:
+        """A call could be carried out now: its turn comes and the kernel answers on the socket it would use."""
+        with self._turn.held():
+            try:
+                self._warm.route.request(rtnl.get_link("lo"))
+            except NetlinkError as error:
+                return f"the kernel does not answer on the route socket: {error}"
+        return ""
+
+    def _unready(self) -> str:
+        """Why calls do not reach this agent, "" if they do."""
+        if not self._serving:
+            return "not serving"
+        if self.server.displaced():
+            return f"another agent has taken {frame.SOCKET}"
+        return ""
+
+    def _report_meanwhile(self) -> bytes:
+        """The status, while another thread takes the calls that come."""
+        with self.server.stand_in():
+            return json.dumps(self._report()).encode()
+
+    def _report(self) -> Mapping[str, Any]:
+        repaired, collected = self.metrics.tallies()
+        found, damaged = attachments(self._census.state_dirs)
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime_s": int(time.monotonic() - self._started),
+            "socket": frame.SOCKET,
+            "roles": list(self._options.roles),
+            "ready": self._unready() or "yes",
+            "listen": self._options.listen if self._web is not None else "",
+            "host_netns": f"net:[{os.fstat(self._warm.own).st_ino}]",
+            "calls": self._journal.calls(),
+            "errors": self._journal.errors(),
+            "repairs": repaired,
+            "collected": collected,
+            "log_lines_dropped": self._lines.dropped,
+            "attachments": found,
+            "damaged": damaged,
+            "pools": self._census.pools(),
+        }
+
+
+def run(options: Options) -> None:
+    """The agent from start to end. Raises CniPyError if it cannot start."""
     stop = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)  # before there are threads: they inherit it
-    turn = Turn()
-    warm = Warm(turn)
-
-    def carry_out(caller: Caller, environ: dict[str, str]) -> Outcome:
-        persona = next((one for one in Persona if one.value == caller.name), Persona.CNI_PY)
-        machine = WarmMachine(warm, caller)
-        with machine.host():
-            answered = answer(
-                persona.value, lambda request: perform(request, persona, machine), environ, lambda: caller.stdin
-            )
-        return Outcome(answered.code, answered.stdout)
-
-    calls = Calls(turn, carry_out, lambda _: None)
-    server = Server(Path(frame.SOCKET), calls.serve, lambda: b"{}")
-    server.start()
-    gc.collect()
-    gc.freeze()
-    _tell_supervisor("READY=1")
-    signal.sigwait(stop)
-    _tell_supervisor("STOPPING=1")
-    server.stop(_DRAIN_SECONDS)
+    lines = log.start(options.log_format)
+    try:
+        agent = Agent(options, lines)
+        agent.start()
+        gc.collect()
+        gc.freeze()
+        _tell_supervisor("READY=1")
+        signal.sigwait(stop)
+        _tell_supervisor("STOPPING=1")
+        agent.stop()
+    finally:
+        lines.stop()
 
 
 def _tell_supervisor(state: str) -> None:

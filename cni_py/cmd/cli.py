@@ -1,5 +1,6 @@
 """The operator's command line: what `cni-py` is when no CNI verb is asked for. click prints usage and exits 2."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -28,11 +29,30 @@ def _commands() -> None:
 
 @_commands.command()
 @click.option("--roles", type=click.Choice(["attach"]), default="attach", show_default=True, help="what it does")
-def agent(roles: str) -> None:  # noqa: ARG001  # one role so far
+@click.option(
+    "--listen",
+    default="127.0.0.1:9761",
+    show_default=True,
+    metavar="ADDRESS:PORT",
+    help='where /healthz, /readyz and /metrics are; "" for nowhere',
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def agent(roles: str, listen: str, log_format: str) -> None:
     """Run the warm node agent until SIGTERM."""
-    from cni_py.cmd.agent import run
+    from cni_py.cmd.agent import Options, run
 
-    run()
+    run(Options((roles,), listen, log_format))
+
+
+@_commands.command()
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def status(output: str) -> None:
+    """The agent, its calls and errors, pools and attachments. Exits 1 where no agent answers."""
+    from cni_py.cmd.status import look, render
+
+    found = look()
+    click.echo(json.dumps(found, indent=2) if output == "json" else render(found), nl=output == "json")
+    sys.exit(0 if found["agent"] else 1)
 
 
 @_commands.group()

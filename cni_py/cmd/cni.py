@@ -19,12 +19,13 @@ def call(request: Request, persona: Persona, machine: Machine) -> bytes:
         _status(request, persona, machine)
         return b""
     from cni_py.cni import verbs
+    from cni_py.cni.call import Call, Node
     from cni_py.spec.netconf import read_netconf
 
     conf = read_netconf(request, persona, lenient=request.command in ("DEL", "GC"))
-    this_call = verbs.Call(request, conf, persona)
+    this_call = Call(request, conf, persona)
     with machine.firewall() as firewall:
-        node = verbs.Node(
+        node = Node(
             kernels=machine.kernels(),
             firewall=firewall,
             records=machine.records(Path(conf.stateDir)),
@@ -41,7 +42,9 @@ def call(request: Request, persona: Persona, machine: Machine) -> bytes:
 
                 check(this_call, node, machine.observer())
             case "GC":
-                verbs.collect_garbage(this_call, node)
+                from cni_py.cni.collect import collect_garbage
+
+                collect_garbage(this_call, node)
             case other:
                 raise BadEnvironmentError(f"unknown CNI_COMMAND: {other}")
     return b""

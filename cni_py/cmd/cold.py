@@ -65,5 +65,6 @@ class ColdMachine:
     def occasion(self) -> "Occasion":
         """See Machine."""
         from cni_py.cni.attach import Occasion
+        from cni_py.kernel.netns import own_identity
 
-        return Occasion(ipam.boot_id(), int(time.time()), "0a:" + os.urandom(5).hex(":"))
+        return Occasion(ipam.boot_id(), int(time.time()), "0a:" + os.urandom(5).hex(":"), own_identity())

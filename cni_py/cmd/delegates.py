@@ -57,7 +57,7 @@ class ScriptDelegate(IpamDelegate):
         """In this process if the executable of that name is this program."""
         executable = find_plugin(plugin, request.path)
         if executable.resolve() == self._program and executable.name in (ipam.NAME, Persona.HOST_LOCAL.value):
-            return ipam.call(request)
+            return ipam.call(request, attached=True)
         from cni_py.invoke.process import run_plugin
 
         return run_plugin(executable, {**self._environ, **variables(request)}, request.stdin)
@@ -80,12 +80,12 @@ class AgentDelegate(IpamDelegate):
         """Our own plugin's result does not become JSON in between."""
         if plugin != ipam.NAME:
             return super().lease(plugin)
-        return ipam.lease(replace(self._request, command="ADD"), self._leases)
+        return ipam.lease(replace(self._request, command="ADD"), self._leases, attached=True)
 
     def call(self, plugin: str, request: Request) -> bytes:
         """By name alone: what the agent cannot see, it does not look up."""
         if plugin == ipam.NAME:
-            return ipam.serve(request, self._leases)
+            return ipam.serve(request, self._leases, attached=True)
         return self._foreign(plugin, variables(request), request.stdin)
 
 

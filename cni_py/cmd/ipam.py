@@ -22,19 +22,20 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _MAX_RESOLV_CONF = 1 << 20
 
 
-def call(request: Request) -> bytes:
+def call(request: Request, *, attached: bool = False) -> bytes:
     """What the verb prints. Raises CniPyError.
 
-    The main plugin calls it in its own process, with `dataclasses.replace(request, command="DEL")` for a rollback.
+    The main plugin (`attached`) calls it in its own process, with `dataclasses.replace(request, command="DEL")` for a
+    rollback.
     """
-    return serve(request, open_store())
+    return serve(request, open_store(), attached=attached)
 
 
-def serve(request: Request, store: LeaseStore) -> bytes:
+def serve(request: Request, store: LeaseStore, *, attached: bool = False) -> bytes:
     """The same over any store."""
     match request.command:
         case "ADD":
-            return render_result(lease(request, store), request.cni_version)
+            return render_result(lease(request, store, attached=attached), request.cni_version)
         case "DEL":
             verbs.delete(request, store)
         case "CHECK":
@@ -48,9 +49,9 @@ def serve(request: Request, store: LeaseStore) -> bytes:
     return b""
 
 
-def lease(request: Request, store: LeaseStore) -> Result:
+def lease(request: Request, store: LeaseStore, *, attached: bool) -> Result:
     """What ADD gives, for a caller in this process."""
-    return verbs.add(request, store, read_file)
+    return verbs.add(request, store, read_file, attached=attached)
 
 
 def open_store() -> DiskLeaseStore:

@@ -32,6 +32,7 @@ class Warm:
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
         self.own = netns.open_own()
+        self.own_identity = netns.identity(self.own)
         self.route = open_route_socket()
         self.firewall = NftFirewall()
         self.remover = LinkRemover()
@@ -96,7 +97,8 @@ class WarmMachine:
 
     def occasion(self) -> Occasion:
         """See Machine."""
-        return Occasion(self._warm.boot, int(time.time()), "0a:" + os.urandom(5).hex(":"))
+        host = self._warm.own_identity if self._at_home else netns.own_identity()
+        return Occasion(self._warm.boot, int(time.time()), "0a:" + os.urandom(5).hex(":"), host)
 
     def _open_netns(self, path: str) -> int:
         """A descriptor of CNI_NETNS, which came with the call; no path of a caller means anything here."""

@@ -34,11 +34,15 @@ _kept: Memo[str] = Memo()
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """What only the machine knows at the moment of the call: boot id, seconds since the epoch, a random MAC to use."""
+    """What only the machine knows at the moment of the call.
+
+    The boot id, seconds since the epoch, a random MAC to use, and which network namespace the host's is.
+    """
 
     boot: str
     now: int
     spare_mac: str
+    host: str
 
 
 def key_of(request: Request) -> Key:
@@ -76,6 +80,7 @@ def plan_attachment(request: Request, conf: NetConf, persona: Persona, lease: Re
         netns=request.netns,
         boot=occasion.boot,
         created=occasion.now,
+        host=occasion.host,
         config=_kept.get(request.stdin, lambda: config_to_keep(request.config)),
         host_ifname=host_ifname(key),
         host_mac=host_mac,
@@ -122,6 +127,7 @@ def plan_chained(  # the same as above, and what the kernel says of the veth
         netns=request.netns,
         boot=occasion.boot,
         created=occasion.now,
+        host=occasion.host,
         config=_kept.get(request.stdin, lambda: config_to_keep(request.config)),
         host_ifname=veth,
         mtu=conf.mtu,

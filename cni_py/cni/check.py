@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from cni_py.cni import firewall
 from cni_py.cni.attach import key_of
+from cni_py.cni.call import CHAINED, Call, Node
 from cni_py.cni.state import desired_state
-from cni_py.cni.verbs import CHAINED, Call, Node, previous_result
+from cni_py.cni.verbs import previous_result
 from cni_py.model.attachment import Attachment
 from cni_py.model.diff import diff
 from cni_py.model.errors import CheckFailedError

@@ -134,9 +134,9 @@ def _localnet(attachment: Attachment) -> str:
 
 
 def _others(attachment: Attachment, records: Records) -> list[Attachment]:
-    """The attachments of this boot without this one."""
-    identity = (attachment.key, attachment.plugin)
-    return [one for one in records.list()[0] if (one.key, one.plugin) != identity and one.boot == attachment.boot]
+    """The attachments to the same host in this boot, without this one."""
+    identity, place = (attachment.key, attachment.plugin), (attachment.boot, attachment.host)
+    return [one for one in records.list()[0] if (one.key, one.plugin) != identity and (one.boot, one.host) == place]
 
 
 def _restorer(attachment: Attachment, records: Records) -> Callable[[], Change]:

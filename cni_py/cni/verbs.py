@@ -1,53 +1,30 @@
-"""ADD, DEL and GC over injected ports. CHECK and STATUS, which change nothing, are in `cni.check`.
+"""ADD and DEL over injected ports. GC is in `cni.collect`, CHECK and STATUS, which change nothing, in theirs.
 
 ADD goes forward only: lease, plan, record, kernel, firewall, container. Each step leaves with `Undo` how it is taken
 back, so a failure at any of them leaves the node as it was. DEL works from the record and needs no namespace.
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from cni_py.cni import firewall
-from cni_py.cni.attach import Occasion, key_of, mode_of, plan_attachment, plan_chained
+from cni_py.cni.attach import key_of, mode_of, plan_attachment, plan_chained
+from cni_py.cni.call import CHAINED, Call, Node
+from cni_py.cni.collect import collect_stale_boot
 from cni_py.cni.outcome import chained_result, result_of
-from cni_py.cni.state import bridge_pin, check_bridge, desired_state, gateway_device, host_links, stale_addresses
+from cni_py.cni.state import bridge_pin, check_bridge, desired_state, gateway_device, stale_addresses
+from cni_py.cni.teardown import detach, forget
 from cni_py.cni.undo import Undo
 from cni_py.model.attachment import HOST_PREFIX, Attachment, host_ifname, ifb_name, macs
 from cni_py.model.diff import diff
-from cni_py.model.errors import CniPyError, DecodeError, ExistsError, PluginError
+from cni_py.model.errors import CniPyError, ExistsError, PluginError
 from cni_py.model.net import NodeState, Shaper
 from cni_py.model.ops import DelLink, ns_of
 from cni_py.model.persona import Persona
-from cni_py.model.ports import Delegate, Firewall, Kernel, Kernels, Records
+from cni_py.model.ports import Kernel
 from cni_py.model.result import Result
-from cni_py.spec import gojson
-from cni_py.spec.netconf import NetConf
 from cni_py.spec.request import Request
 from cni_py.spec.result import check_expressible, parse_result
-
-CHAINED = frozenset({Persona.PORTMAP, Persona.BANDWIDTH})
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """The ports of one call."""
-
-    kernels: Kernels
-    firewall: Firewall
-    records: Records
-    delegate: Delegate
-    occasion: Occasion
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call: the request, its configuration, and under which name we were started."""
-
-    request: Request
-    conf: NetConf
-    persona: Persona
 
 
 def add(call: Call, node: Node) -> Result:
@@ -80,89 +57,12 @@ def delete(call: Call, node: Node) -> None:
     attachment = record or _guess(call, node)
     with node.kernels.host(call.request.netns) as kernel:
         with node.records.locked():
-            _detach(attachment, node, kernel)
+            detach(attachment, node, kernel)
         if record is None and call.persona not in CHAINED:
             _delete_unrecorded(call.request, kernel)
     if call.conf.ipam_type and call.persona not in CHAINED:
         node.delegate.run(call.conf.ipam_type, "DEL")
-    _forget(attachment, node)
-
-
-def collect_garbage(call: Call, node: Node) -> None:
-    """SPEC 1.1 section 2 GC: of this network only what is in `cni.dev/valid-attachments` is left.
-
-    An absent list is no list (cnitool sends none): nothing is collected. `null` and `[]` say that nothing is valid. The
-    IPAM plugin is asked in any case. Errors do not stop it; they are reported together at the end.
-    """
-    valid = parse_valid_attachments(call.request.config)
-    problems: list[str] = []
-    if valid is not None:
-        with node.records.locked():
-            node.records.sweep(call.request.network)
-        attachments, damaged = node.records.list(call.request.network)
-        problems += damaged
-        for attachment in attachments:
-            mine = attachment.plugin == call.persona.value or not (
-                call.persona in CHAINED or attachment.mode == "chained"
-            )
-            if mine and (attachment.key.container_id, attachment.key.ifname) not in valid:
-                problems += _collect(attachment, node)
-    if call.conf.ipam_type and call.persona not in CHAINED:
-        try:
-            node.delegate.run(call.conf.ipam_type, "GC")
-        except CniPyError as error:
-            problems.append(error.message)
-    if problems:
-        others = "; ".join(problems[1:]) or "all else was collected; mend this and run GC again"
-        raise PluginError(f"GC of network {call.request.network!r} is incomplete: {problems[0]}", others)
-
-
-def _is_mine(attachment: Attachment, persona: Persona) -> bool:
-    """The main plugin's attachments under whichever name it made them, a chained persona's own."""
-    if persona in CHAINED or attachment.mode == "chained":
-        return attachment.plugin == persona.value
-    return True
-
-
-def parse_valid_attachments(config: Mapping[str, Any]) -> frozenset[tuple[str, str]] | None:
-    """{(container ID, interface name)} that GC leaves alone, None if the configuration has no list at all.
-
-    Raises DecodeError for a list with anything else in it: half understood, it would name running containers for dead.
-    """
-    for name in ("cni.dev/valid-attachments", "cni.dev/attachments"):  # libcni also sends the misspelt one
-        if any(gojson.fold(key) == name for key in config):
-            return frozenset(_valid_attachment(entry, name) for entry in gojson.get_list(config, name))
-    return None
-
-
-def _valid_attachment(entry: object, where: str) -> tuple[str, str]:
-    if isinstance(entry, dict):
-        container_id, ifname = gojson.get_string(entry, "containerID"), gojson.get_string(entry, "ifname")
-        if container_id and ifname:
-            return container_id, ifname
-    raise DecodeError(
-        f'{where}: {str(entry)[:80]!r} is not {{"containerID": ..., "ifname": ...}}; nothing was collected',
-        "the runtime lists every attachment that is to stay by both",
-    )
-
-
-def collect_stale_boot(node: Node) -> None:
-    """Attachments of an earlier boot, whose kernel state went with it, are gone with their leases (plugins#252).
-
-    Where the boot id cannot be read nothing is known to be stale.
-    """
-    boot = node.occasion.boot
-    if not boot or node.records.boot_of_last_add() == boot:
-        return
-    with node.records.locked():
-        if node.records.boot_of_last_add() == boot:
-            return
-        for attachment in node.records.list()[0]:
-            if attachment.boot not in ("", boot):
-                with suppress(CniPyError):  # its IPAM plugin may be gone: the record stays, for DEL or GC
-                    node.delegate.release(attachment)
-                    node.records.delete(attachment)
-        node.records.note_boot(boot)
+    forget(attachment, node)
 
 
 def _refuse_existing(call: Call, node: Node, kernel: Kernel) -> None:
@@ -185,7 +85,7 @@ def _attach(attachment: Attachment, node: Node, kernel: Kernel, undo: Undo) -> N
     """
     before = node.records.get(attachment.key, attachment.plugin)
     if before is not None:  # a record whose link is gone: a crash between the two
-        _detach(before, node, kernel)
+        detach(before, node, kernel)
     node.records.put(attachment)
     undo.push("delete the record", lambda: node.records.delete(attachment))
     desired = desired_state(attachment)
@@ -263,19 +163,6 @@ def _guess(call: Call, node: Node) -> Attachment:
     )
 
 
-def _detach(attachment: Attachment, node: Node, kernel: Kernel) -> None:
-    """Links and firewall elements of its own are gone; under the records' lock."""
-    kernel.apply([DelLink("host", name) for name in host_links(attachment)])
-    firewall.withdraw(attachment, node.firewall, node.records)
-
-
-def _forget(attachment: Attachment, node: Node) -> None:
-    """What it shared with others goes with the last of them; the record goes."""
-    with node.records.locked():
-        firewall.release_shared(attachment, node.firewall, node.records)
-        node.records.delete(attachment)
-
-
 def _delete_unrecorded(request: Request, kernel: Kernel) -> None:
     """The container's veth, when it was made by somebody else: a pod that lives through a change of plugins.
 
@@ -284,16 +171,3 @@ def _delete_unrecorded(request: Request, kernel: Kernel) -> None:
     ifname = request.ifname
     if kernel.kind_of("container", ifname) == "veth" and not kernel.host_peer(ifname).startswith(HOST_PREFIX):
         kernel.apply([DelLink("container", ifname)])
-
-
-def _collect(attachment: Attachment, node: Node) -> list[str]:
-    """One attachment is gone for good; what went wrong, in words."""
-    try:
-        with node.kernels.host() as kernel, node.records.locked():
-            _detach(attachment, node, kernel)
-        if attachment.mode != "chained":
-            node.delegate.release(attachment)
-        _forget(attachment, node)
-    except CniPyError as error:
-        return [f"{attachment.key}: {error.message}"]
-    return []

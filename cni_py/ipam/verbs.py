@@ -30,14 +30,16 @@ from cni_py.spec.result import parse_result
 ReadFile = Callable[[str], bytes]
 
 
-def add(request: Request, store: LeaseStore, read_file: ReadFile) -> Result:
+def add(request: Request, store: LeaseStore, read_file: ReadFile, *, attached: bool = False) -> Result:
     """The container's addresses, one of each range set, are reserved. All or none.
+
+    `attached`: our own main plugin asks, and records the attachment next.
 
     Raises what `parse_config` and `allocate` raise, and IOFailureError.
     """
     config = parse_config(request, strict=True)
     dns = parse_resolv_conf(read_file(config.resolv_conf)) if config.resolv_conf else Dns()
-    want = Want(Holder(request.container_id, request.ifname), owner_names(request), config.options)
+    want = Want(Holder(request.container_id, request.ifname, attached=attached), owner_names(request), config.options)
     requested = list(config.requested)
     ips: list[IPConfig] = []
     with store.change(config.data_dir, config.network) as leases:

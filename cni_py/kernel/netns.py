@@ -7,7 +7,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -64,7 +63,19 @@ def same(fd_a: int, fd_b: int) -> bool:
 def identity(fd: int) -> str:
     """`device:inode` of a namespace, unique among those alive on this boot."""
     status = os.fstat(fd)
-    return f"{status.st_dev}:{status.st_ino}" if stat.S_ISREG(status.st_mode) else ""
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def own_identity() -> str:
+    """The identity of the namespace that this thread is in; "" where /proc is hidden."""
+    try:
+        fd = open_own()
+    except OSError:
+        return ""
+    try:
+        return identity(fd)
+    finally:
+        os.close(fd)
 
 
 @contextmanager

@@ -71,7 +71,9 @@ class BridgePort:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """`netns` is CNI_NETNS verbatim, `boot` the kernel's boot id, `created` seconds since the epoch (for people only).
+    """`host` identifies the network namespace that was the host of the ADD, among those of one boot; "" if not known.
+
+    `netns` is CNI_NETNS verbatim, `boot` the kernel's boot id, `created` seconds since the epoch (for people only).
 
     `host_ifname`, `host_mac`, `mac` and `mtu` describe the veth pair; "chained" attachments have none of their own.
     `masquerade` are the networks whose traffic to elsewhere leaves under the node's address. `config` is the
@@ -87,6 +89,7 @@ class Attachment:
     created: int
     config: str
     host_ifname: str
+    host: str = ""
     host_mac: str = ""
     mac: str = ""
     mtu: int = 0

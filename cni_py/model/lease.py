@@ -9,10 +9,14 @@ GO_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(m
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lease: one interface of one container."""
+    """Who holds a lease: one interface of one container.
+
+    `attached`: by way of our own main plugin, so there is an attachment record beside the lease, or should be.
+    """
 
     container_id: str
     ifname: str
+    attached: bool = False
 
     @property
     def content(self) -> str:
@@ -30,7 +34,8 @@ class Lease:
     """One lease as stored: `name` is the address as Go spells it, `content` the holder's.
 
     `boot` is the ID of the boot in which it was made or first seen, empty if unknown. `created_s` is CLOCK_BOOTTIME
-    when it was made, None if it was not ours. `owner` is the pod, `namespace/name`, empty if unknown.
+    when it was made, None if it was not ours. `owner` is the pod, `namespace/name`, empty if unknown. `attached`: as
+    Holder has it.
     """
 
     name: str
@@ -38,6 +43,7 @@ class Lease:
     boot: str = ""
     created_s: float | None = None
     owner: str = ""
+    attached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class Entry:
     boot: str
     created_s: float | None = None
     owner: str = ""
+    attached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Index:
         if not entries:
             self.directory.unlink(_key(content))
             return
-        leases = {name: [one.token, one.boot, one.created_s, one.owner] for name, one in entries.items()}
+        leases = {name: [one.token, one.boot, one.created_s, one.owner, one.attached] for name, one in entries.items()}
         self._store(_key(content), {"content": content, "leases": leases})
 
     def all_entries(self) -> dict[str, dict[str, Entry]]:
@@ -87,6 +88,10 @@ class Index:
                 if isinstance(content, str):
                     found[content] = _entries(document, content)
         return found
+
+    def known(self) -> dict[str, dict[str, Entry]]:
+        """The same, from memory if it is there."""
+        return self.all_entries()
 
     def keep_only(self, contents: Iterable[str]) -> None:
         """Files that describe no content of `contents`, and what a stop left behind, are gone."""
@@ -166,8 +171,8 @@ def _entries(document: dict[str, Any], content: str) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for name, fields in leases.items():
         match fields:
-            case [str(token), str(boot), float() | int() | None as created_s, str(owner)]:
-                entries[name] = Entry(token, boot, created_s, owner)
+            case [str(token), str(boot), float() | int() | None as created_s, str(owner), bool(attached)]:
+                entries[name] = Entry(token, boot, created_s, owner, attached)
             case _:
                 pass
     return entries

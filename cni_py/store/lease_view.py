@@ -66,10 +66,20 @@ class DiskView:
         """See LeaseView."""
         survey = self._survey or self._read_all()
         return tuple(
-            Lease(name, content, entry.boot, entry.created_s, entry.owner)
+            Lease(name, content, entry.boot, entry.created_s, entry.owner, entry.attached)
             for content, entries in survey.live.items()
             for name, entry in entries.items()
             if _family(name)
+        )
+
+    def attached(self) -> tuple[Lease, ...]:
+        """The leases that our main plugin asked for; none is read."""
+        known = self._survey.live if self._survey is not None else self._index.known() if self._index else {}
+        return tuple(
+            Lease(name, content, entry.boot, entry.created_s, entry.owner, attached=True)
+            for content, entries in known.items()
+            for name, entry in entries.items()
+            if entry.attached
         )
 
     def dead(self) -> tuple[Lease, ...]:

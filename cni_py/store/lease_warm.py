@@ -46,8 +46,11 @@ class WarmIndex(Index):
 
     def entries(self, content: str) -> dict[str, Entry]:
         """See Index."""
-        known = self.memory.entries if self.memory.entries is not None else self.all_entries()
-        return known.get(content, {})
+        return self.known().get(content, {})
+
+    def known(self) -> dict[str, dict[str, Entry]]:
+        """See Index."""
+        return self.memory.entries if self.memory.entries is not None else self.all_entries()
 
     def set_entries(self, content: str, entries: dict[str, Entry]) -> None:
         """See Index."""

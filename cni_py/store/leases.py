@@ -196,7 +196,7 @@ class DiskLeases(DiskView):
             token = self._directory.create(name, content.encode("utf-8", "surrogateescape"))
             if token is None:
                 return False
-            entry = Entry(token, self._site.boot, round(self._site.clock(), 3), owner)
+            entry = Entry(token, self._site.boot, round(self._site.clock(), 3), owner, holder.attached)
             self._made.setdefault(content, {})[name] = entry
         with naming(f"{self._directory.path}/{LAST}{position}", "write"):
             self._directory.overwrite(f"{LAST}{position}", name.encode())

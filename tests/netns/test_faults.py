@@ -15,9 +15,11 @@ from cni_py.cmd import ipam
 from cni_py.cmd.delegates import ScriptDelegate
 from cni_py.cni import verbs
 from cni_py.cni.attach import Occasion
+from cni_py.cni.call import Call, Node
 from cni_py.kernel.firewall import NftFirewall
 from cni_py.kernel.kernels import NodeKernels
 from cni_py.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkError, NetlinkSocket
+from cni_py.kernel.netns import own_identity
 from cni_py.kernel.sysctl import write_sysctl
 from cni_py.model.attachment import Attachment, Key
 from cni_py.model.errors import CniPyError, IOFailureError, PluginError
@@ -109,7 +111,7 @@ class FaultyNode:
     def __init__(self, fault: Fault, caller: Caller, config: dict[str, Any], command: str = "ADD") -> None:
         environ = caller.environ(command)
         request = parse_request(environ, lambda: json.dumps(config).encode())
-        self.call = verbs.Call(request, parse_netconf(config, Persona.CNI_PY), Persona.CNI_PY)
+        self.call = Call(request, parse_netconf(config, Persona.CNI_PY), Persona.CNI_PY)
         records, delegate = (
             FaultyRecords(Path("/var/lib/cni-py")),
             FaultyDelegate(request, environ, caller.path / "cni-py"),
@@ -122,12 +124,12 @@ class FaultyNode:
             write_sysctl(key, value)
 
         self._firewall = NftFirewall(_socket(fault, NETLINK_NETFILTER))
-        self.node = verbs.Node(
+        self.node = Node(
             kernels=NodeKernels(_socket(fault, NETLINK_ROUTE), write),
             firewall=self._firewall,
             records=records,
             delegate=delegate,
-            occasion=Occasion(ipam.boot_id(), 1, "0a:00:00:00:00:01"),
+            occasion=Occasion(ipam.boot_id(), 1, "0a:00:00:00:00:01", own_identity()),
         )
 
     def close(self) -> None:
