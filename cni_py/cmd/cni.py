@@ -4,13 +4,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from cni_py.cmd.machine import Machine
+from cni_py.model.attachment import STATE_DIR
 from cni_py.model.errors import BadEnvironmentError, CniPyError
 from cni_py.model.persona import Persona
 from cni_py.spec import gojson
 from cni_py.spec.request import Request
 from cni_py.spec.result import render_result
-
-STATE_DIR = "/var/lib/cni-py"
 
 
 def call(request: Request, persona: Persona, machine: Machine) -> bytes:

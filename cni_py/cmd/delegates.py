@@ -5,11 +5,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cni_py.cmd import ipam
 from cni_py.invoke.delegate import find_plugin
 from cni_py.ipam.ports import LeaseStore
-from cni_py.model.attachment import Attachment, Key
+from cni_py.model.attachment import STATE_DIR, Attachment, Key
 from cni_py.model.persona import Persona
 from cni_py.model.result import Result
 from cni_py.spec import gojson
@@ -57,7 +58,7 @@ class ScriptDelegate(IpamDelegate):
         """In this process if the executable of that name is this program."""
         executable = find_plugin(plugin, request.path)
         if executable.resolve() == self._program and executable.name in (ipam.NAME, Persona.HOST_LOCAL.value):
-            return ipam.call(request, attached=True)
+            return ipam.call(request, attached=state_dir(request.config))
         from cni_py.invoke.process import run_plugin
 
         return run_plugin(executable, {**self._environ, **variables(request)}, request.stdin)
@@ -80,12 +81,12 @@ class AgentDelegate(IpamDelegate):
         """Our own plugin's result does not become JSON in between."""
         if plugin != ipam.NAME:
             return super().lease(plugin)
-        return ipam.lease(replace(self._request, command="ADD"), self._leases, attached=True)
+        return ipam.lease(replace(self._request, command="ADD"), self._leases, attached=state_dir(self._request.config))
 
     def call(self, plugin: str, request: Request) -> bytes:
         """By name alone: what the agent cannot see, it does not look up."""
         if plugin == ipam.NAME:
-            return ipam.serve(request, self._leases, attached=True)
+            return ipam.serve(request, self._leases, attached=state_dir(request.config))
         return self._foreign(plugin, variables(request), request.stdin)
 
 
@@ -105,6 +106,11 @@ def release_request(attachment: Attachment, path: tuple[str, ...]) -> tuple[str,
         config=config,
         stdin=attachment.config.encode(),
     )
+
+
+def state_dir(config: Mapping[str, Any]) -> str:
+    """Where the records of a network's attachments are."""
+    return gojson.get_string(config, "stateDir") or STATE_DIR
 
 
 def variables(request: Request) -> dict[str, str]:

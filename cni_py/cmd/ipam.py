@@ -22,7 +22,7 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _MAX_RESOLV_CONF = 1 << 20
 
 
-def call(request: Request, *, attached: bool = False) -> bytes:
+def call(request: Request, *, attached: str = "") -> bytes:
     """What the verb prints. Raises CniPyError.
 
     The main plugin (`attached`) calls it in its own process, with `dataclasses.replace(request, command="DEL")` for a
@@ -31,7 +31,7 @@ def call(request: Request, *, attached: bool = False) -> bytes:
     return serve(request, open_store(), attached=attached)
 
 
-def serve(request: Request, store: LeaseStore, *, attached: bool = False) -> bytes:
+def serve(request: Request, store: LeaseStore, *, attached: str = "") -> bytes:
     """The same over any store."""
     match request.command:
         case "ADD":
@@ -49,7 +49,7 @@ def serve(request: Request, store: LeaseStore, *, attached: bool = False) -> byt
     return b""
 
 
-def lease(request: Request, store: LeaseStore, *, attached: bool) -> Result:
+def lease(request: Request, store: LeaseStore, *, attached: str) -> Result:
     """What ADD gives, for a caller in this process."""
     return verbs.add(request, store, read_file, attached=attached)
 

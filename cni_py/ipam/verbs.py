@@ -30,10 +30,10 @@ from cni_py.spec.result import parse_result
 ReadFile = Callable[[str], bytes]
 
 
-def add(request: Request, store: LeaseStore, read_file: ReadFile, *, attached: bool = False) -> Result:
+def add(request: Request, store: LeaseStore, read_file: ReadFile, *, attached: str = "") -> Result:
     """The container's addresses, one of each range set, are reserved. All or none.
 
-    `attached`: our own main plugin asks, and records the attachment next.
+    `attached`: our own main plugin asks, and records the attachment next, below that state directory.
 
     Raises what `parse_config` and `allocate` raise, and IOFailureError.
     """

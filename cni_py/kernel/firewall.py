@@ -1,8 +1,8 @@
 """The firewall port over nfnetlink: transactions, read-back for CHECK, connection tracking; one socket, opened late."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from cni_py.kernel import conntrack, nft
+from cni_py.kernel import conntrack, nft, nft_mend
 from cni_py.kernel.netlink import NetlinkSocket
 from cni_py.model.attachment import Attachment
 from cni_py.model.nft import AddElements, Change, Element, Layout, Set
@@ -47,6 +47,10 @@ class NftFirewall:
     def remove_if_empty(self, layouts: Iterable[Layout]) -> None:
         """Those of the layouts' tables that hold no element are gone."""
         nft.remove_if_empty(self._socket, layouts)
+
+    def mend(self, layouts: Sequence[Layout], wanted: Change) -> nft_mend.Mended:
+        """The layouts' tables are as `wanted`, all that the node's attachments need, has them."""
+        return nft_mend.mend(self._socket, layouts, wanted)
 
     def missing(self, change: Change) -> list[str]:
         """The elements that `change` adds, and the rules that use them, as far as they are not there."""

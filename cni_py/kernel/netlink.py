@@ -148,6 +148,11 @@ class NetlinkSocket:
         """The socket is gone; the kernel keeps what was done through it."""
         self._socket.close()
 
+    @property
+    def port(self) -> int:
+        """The number by which the kernel names this socket as the author of a change."""
+        return int(self._socket.getsockname()[0])
+
     def fileno(self) -> int:
         """The descriptor, for a selector."""
         return self._socket.fileno()

@@ -77,13 +77,18 @@ def connect() -> NetlinkSocket:
         ) from None
 
 
-def commit(socket: NetlinkSocket, change: Change, restore: Callable[[], Change] | None = None) -> bool:
+def commit(
+    socket: NetlinkSocket,
+    change: Change,
+    restore: Callable[[], Change] | None = None,
+    rebuild: Iterable[Layout] = (),
+) -> bool:
     """All of `change` is in the kernel, or CniPyError and nothing is.
 
     True if a layout had to be built. `restore` is called then, once, for the elements of all other living attachments;
-    they go into the same transaction, before the change.
+    they go into the same transaction, before the change. The rules of `rebuild` are written anew in any case.
     """
-    missing: set[Table] = set()
+    missing: set[Table] = {layout.table for layout in rebuild}
     layouts, operations = change.layouts, _worthwhile(socket, change)
     attempts = _ATTEMPTS
     while attempts:

@@ -13,7 +13,7 @@ from cni_py.model.net import Address, Link, LinkRoute
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_DELROUTE = 24, 25
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 AF_INET, AF_INET6, AF_BRIDGE = 2, 10, 7
 IFF_UP, IFF_PROMISC = 0x1, 0x100
@@ -23,6 +23,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_PROTINFO, IFLA
 IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_EXT_MASK, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 18, 28, 29, 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_BR_VLAN_FILTERING = 1, 2, 1, 7
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
+_IFLA_LINK_NETNSID = 37
 _IFLA_AF_SPEC, _IFLA_BRIDGE_FLAGS, _IFLA_BRIDGE_VLAN_INFO, _BRIDGE_FLAGS_MASTER = 26, 0, 2, 1
 _PVID, _UNTAGGED = 2, 4
 _SKIP_STATS = 1 << 3
@@ -62,6 +63,19 @@ class SeenLink:
     master: int
     peer: int
     vlan_filtering: bool
+    peer_netns: int  # the id of the peer's namespace in this one; -1 if it is none or has none
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRoute:
+    """A unicast route out of one link as the kernel reports it; addresses packed, empty if there is none."""
+
+    index: int
+    dst: bytes
+    length: int
+    gateway: bytes
+    table: int
+    protocol: int
 
 
 def new_veth(host: Link, peer: Link, netns_fd: int | None, master: int) -> bytes:
@@ -166,6 +180,12 @@ def get_link(name: str) -> bytes:
     return message(RTM_GETLINK, 0, body)
 
 
+def get_links() -> bytes:
+    """Ask for all links, without statistics."""
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + attr(IFLA_EXT_MASK, _U32.pack(_SKIP_STATS))
+    return message(RTM_GETLINK, NLM_F_DUMP, body)
+
+
 def get_link_at(index: int) -> bytes:
     """Ask for the link of that index."""
     body = _IFINFO.pack(0, 0, index, 0, 0) + attr(IFLA_EXT_MASK, _U32.pack(_SKIP_STATS))
@@ -189,6 +209,7 @@ def parse_link(payload: bytes) -> SeenLink:
         master=_parse_u32(told.get(IFLA_MASTER)),
         peer=_parse_u32(told.get(IFLA_LINK)),
         vlan_filtering=data.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
+        peer_netns=struct.unpack("=i", told.get(_IFLA_LINK_NETNSID, b"\xff" * 4))[0],
     )
 
 
@@ -222,6 +243,27 @@ def new_route(route: LinkRoute, index: int) -> bytes:
 def del_route(route: LinkRoute, index: int) -> bytes:
     """The route goes."""
     return message(RTM_DELROUTE, NLM_F_ACK, _route(route, index))
+
+
+def get_routes(family: int) -> bytes:
+    """Ask for all routes of a family."""
+    return message(RTM_GETROUTE, NLM_F_DUMP, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+
+
+def parse_route(payload: bytes) -> SeenRoute | None:
+    """An answer to `get_routes` or a notification; None for what is no plain route out of one link."""
+    _, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(payload)
+    told = parse_attrs(payload, _RTMSG.size)
+    if kind != _RTN_UNICAST or _RTA_OIF not in told:
+        return None
+    return SeenRoute(
+        index=_parse_u32(told[_RTA_OIF]),
+        dst=told.get(_RTA_DST, b""),
+        length=length,
+        gateway=told.get(_RTA_GATEWAY, b""),
+        table=_parse_u32(told.get(_RTA_TABLE)) or table,
+        protocol=protocol,
+    )
 
 
 def _address(address: Address, index: int) -> bytes:

@@ -109,6 +109,7 @@ class Attachment:
 
 
 HOST_PREFIX = "cpy"
+STATE_DIR = "/var/lib/cni-py"
 
 
 def host_ifname(key: Key) -> str:

@@ -11,12 +11,12 @@ GO_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(m
 class Holder:
     """Who holds a lease: one interface of one container.
 
-    `attached`: by way of our own main plugin, so there is an attachment record beside the lease, or should be.
+    `attached`: by way of our own main plugin, so there is, or should be, an attachment record below that directory.
     """
 
     container_id: str
     ifname: str
-    attached: bool = False
+    attached: str = ""
 
     @property
     def content(self) -> str:
@@ -43,7 +43,7 @@ class Lease:
     boot: str = ""
     created_s: float | None = None
     owner: str = ""
-    attached: bool = False
+    attached: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from cni_py.model.attachment import STATE_DIR
 from cni_py.model.errors import CniPyError, DecodeError, InvalidConfigError, UnsupportedFieldError
 from cni_py.model.persona import Persona
 from cni_py.spec import gojson
@@ -132,7 +133,7 @@ class NetConf(_Section):
     # ours
     antispoof: bool | None = None
     sysctl: dict[str, Any] = Field(default_factory=dict)
-    stateDir: str = Field("/var/lib/cni-py", pattern=r"^/[^\x00]*$")  # noqa: N815  # the wire's spelling
+    stateDir: str = Field(STATE_DIR, pattern=r"^/[^\x00]*$")  # noqa: N815  # the wire's spelling
     # the frame of every configuration
     ipam: dict[str, Any] = Field(default_factory=dict)
     dns: dict[str, Any] = Field(default_factory=dict)

@@ -33,7 +33,7 @@ class Entry:
     boot: str
     created_s: float | None = None
     owner: str = ""
-    attached: bool = False
+    attached: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def _entries(document: dict[str, Any], content: str) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for name, fields in leases.items():
         match fields:
-            case [str(token), str(boot), float() | int() | None as created_s, str(owner), bool(attached)]:
+            case [str(token), str(boot), float() | int() | None as created_s, str(owner), str(attached)]:
                 entries[name] = Entry(token, boot, created_s, owner, attached)
             case _:
                 pass

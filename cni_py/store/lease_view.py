@@ -76,7 +76,7 @@ class DiskView:
         """The leases that our main plugin asked for; none is read."""
         known = self._survey.live if self._survey is not None else self._index.known() if self._index else {}
         return tuple(
-            Lease(name, content, entry.boot, entry.created_s, entry.owner, attached=True)
+            Lease(name, content, entry.boot, entry.created_s, entry.owner, entry.attached)
             for content, entries in known.items()
             for name, entry in entries.items()
             if entry.attached

@@ -1,0 +1,195 @@
+"""The kernel's word that something was taken away from the host's namespace: a link, a route, a sysctl, nftables.
+
+Most of what the kernel tells is what we did ourselves: a filter in the kernel (classic BPF) passes on only what may
+need mending, so an ADD wakes nobody here.
+"""
+
+import ctypes
+import errno
+import select
+import socket
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from cni_py.kernel import rtnl
+from cni_py.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket, parse_attrs
+
+_LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF, _NSID = (
+    1,
+    5,
+    7,
+    9,
+    11,
+    24,
+    25,
+    28,
+)
+_NFTABLES = 7
+_DELADDR, _NEWNETCONF, _DELNSID = 21, 80, 89
+_NETNSA_NSID = 1
+_NFT_DELETED = frozenset({10 << 8 | kind for kind in (2, 5, 8, 11, 14)})  # table, chain, rule, set, elements
+_OUR_TABLES = "cnipy_"
+_SOL_NETLINK, _ADD_MEMBERSHIP, _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 270, 1, 26, 33
+_BUFFER_BYTES = 4 << 20
+_READ_BYTES = 1 << 16
+_HEADER = struct.Struct("=IHHII")
+
+_INSTRUCTION = struct.Struct("=HBBI")
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x45, 0x06
+_PASS, _DROP = 0xFFFFFFFF, 0
+
+
+@dataclass(slots=True)
+class Hints:
+    """What may need to be looked at: `links` stands for links, addresses, routes and sysctls of the host.
+
+    `dead`: ids of namespaces that ended. `lost`: the kernel could not tell all, so everything may need it.
+    """
+
+    links: bool = False
+    firewall: bool = False
+    lost: bool = False
+    dead: set[int] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return self.links or self.firewall or self.lost or bool(self.dead)
+
+
+class HostEvents:
+    """Listens in the namespace in which it is made. `own`: sockets whose changes to nftables are our own."""
+
+    def __init__(self, own: Sequence[NetlinkSocket]) -> None:
+        groups = (_LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF, _NSID)
+        self._route = _listen(NETLINK_ROUTE, groups, _route_filter())
+        self._nft: socket.socket | None = None
+        with suppress(OSError):  # a kernel without nftables, which then cannot be flushed
+            self._nft = _listen(NETLINK_NETFILTER, (_NFTABLES,), _nft_filter([one.port for one in own]))
+        self._poll = select.poll()
+        for one in (self._route, self._nft):
+            if one is not None:
+                self._poll.register(one, select.POLLIN)
+
+    def watch(self, fd: int) -> None:
+        """`wait` also returns when that descriptor can be read."""
+        self._poll.register(fd, select.POLLIN)
+
+    def wait(self, seconds: float) -> None:
+        """Something was told, or the time is over."""
+        self._poll.poll(max(0, int(seconds * 1000)))
+
+    def take(self) -> Hints:
+        """What was told since the last call; empty if nothing."""
+        hints = Hints()
+        for kind, payload in _read(self._route, hints):
+            match kind:
+                case rtnl.RTM_NEWLINK | rtnl.RTM_DELLINK:
+                    link = rtnl.parse_link(payload)
+                    hints.links |= kind == rtnl.RTM_DELLINK and link.kind == "bridge"
+                    hints.links |= kind == rtnl.RTM_NEWLINK and _exists(link.index)
+                case rtnl.RTM_DELROUTE:
+                    route = rtnl.parse_route(payload)
+                    hints.links |= route is not None and _is_ours(route) and _exists(route.index)
+                case _ if kind == _DELADDR:
+                    hints.links |= _exists(rtnl.parse_address(payload)[0])
+                case _ if kind == _NEWNETCONF:
+                    hints.links = True
+                case _ if kind == _DELNSID:
+                    told = parse_attrs(payload, 4).get(_NETNSA_NSID, b"")
+                    hints.dead |= {struct.unpack("=i", told)[0]} if len(told) == 4 else set()
+        if self._nft is not None:
+            for kind, payload in _read(self._nft, hints):
+                table = parse_attrs(payload, 4).get(1, b"").rstrip(b"\0").decode(errors="replace")
+                hints.firewall |= kind in _NFT_DELETED and table.startswith(_OUR_TABLES)
+        return hints
+
+
+def _is_ours(route: rtnl.SeenRoute) -> bool:
+    return route.protocol == rtnl.ROUTE_PROTOCOL["host"]
+
+
+def _exists(index: int) -> bool:
+    try:
+        socket.if_indextoname(index)
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _read(source: socket.socket, hints: Hints) -> Iterator[tuple[int, bytes]]:
+    while True:
+        try:
+            data = source.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            hints.lost = True
+            continue
+        offset = 0
+        while offset + 16 <= len(data):
+            length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
+            if length < 16 or offset + length > len(data):
+                break
+            yield kind, data[offset + 16 : offset + length]
+            offset += (length + 3) & ~3
+
+
+def _listen(protocol: int, groups: Sequence[int], program: Sequence[tuple[int, int, int, int]]) -> socket.socket:
+    source = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    try:
+        with suppress(PermissionError):
+            source.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        code = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*one) for one in program))
+        source.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(code))
+        )
+        source.setblocking(False)  # noqa: FBT003  # the standard library's
+        source.bind((0, 0))
+        for group in groups:
+            with suppress(OSError):  # an older kernel knows fewer
+                source.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+    except OSError:
+        source.close()
+        raise
+    return source
+
+
+def _route_filter() -> list[tuple[int, int, int, int]]:
+    """Pass links that are not up or gone, deletions, and sysctls of the whole namespace (index -1)."""
+    flags_byte = 24 if sys.byteorder == "little" else 27
+    deletions = (rtnl.RTM_DELLINK, rtnl.RTM_DELROUTE, _DELADDR, _DELNSID)
+    program = [(_LOAD_HALF, 0, 0, 4)]  # nlmsg_type
+    # Each test jumps over what is left of the tests to one of the four parts at the end.
+    tests = [rtnl.RTM_NEWLINK, _NEWNETCONF, *deletions]
+    for number, kind in enumerate(tests):
+        left = len(tests) - number - 1
+        target = left + {rtnl.RTM_NEWLINK: 1, _NEWNETCONF: 3}.get(kind, 5)
+        program.append((_EQUAL, target, 0, _as_loaded(kind)))
+    return [
+        *program,
+        (_RETURN, 0, 0, _DROP),
+        (_LOAD_BYTE, 0, 0, flags_byte),
+        (_ANY_BIT, 3, 2, rtnl.IFF_UP),
+        (_LOAD_WORD, 0, 0, 24),  # the first attribute's value, NETCONFA_IFINDEX
+        (_EQUAL, 0, 1, 0xFFFFFFFF),
+        (_RETURN, 0, 0, _PASS),
+        (_RETURN, 0, 0, _DROP),
+    ]
+
+
+def _nft_filter(ports: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Pass what others did. Several messages may come at once, all of one sender."""
+    program = [(_LOAD_WORD, 0, 0, 12)]  # nlmsg_pid
+    for number, port in enumerate(ports):
+        swapped = struct.unpack(">I", struct.pack("=I", port))[0]
+        program.append((_EQUAL, len(ports) - number, 0, swapped))
+    return [*program, (_RETURN, 0, 0, _PASS), (_RETURN, 0, 0, _DROP)]
+
+
+def _as_loaded(kind: int) -> int:
+    """A number in host order as BPF, which reads in network order, sees it."""
+    return int(struct.unpack(">H", struct.pack("=H", kind))[0])
