@@ -1,5 +1,6 @@
 """One call from the connection to the answer: its place in the order, the turn, and what a hang-up means."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 from cni_py.agent.server import Caller
 from cni_py.agent.turn import Order, Turn
+from cni_py.store.spool import Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +35,33 @@ class Observed(NamedTuple):
     seconds: float
 
 
+_LATER = (5, 11)  # codes of what may well succeed another time
+
 # One verb: (the caller, its environment) to the outcome. Never raises.
 Perform = Callable[[Caller, dict[str, str]], Outcome]
 
 
 class Calls:
-    """Serves the callers of one agent. `observe` is told of each call when it is over, out of turn, by any thread."""
+    """Serves the callers of one agent. `observe` is told of each call when it is over, out of turn, by any thread.
 
-    def __init__(self, turn: Turn, perform: Perform, observe: Callable[[Observed], None]) -> None:
+    What was spooled while the agent was away is carried out before any ADD: else a DEL could hit the ADD after it.
+    """
+
+    def __init__(self, turn: Turn, perform: Perform, observe: Callable[[Observed], None], spool: Spool) -> None:
         self._turn = turn
         self._order = Order()
         self._perform = perform
         self._observe = observe
+        self._spool = spool
+        self._replaying = threading.Lock()
 
     def serve(self, caller: Caller) -> None:
         """The call is answered, or, if its forwarder hung up, as if it had never come."""
         started = time.perf_counter()
         environ = caller.environ
-        with self._order.of(f"{caller.name} {environ.get('CNI_CONTAINERID', '')}"), self._turn.held():
+        if environ.get("CNI_COMMAND") == "ADD":
+            self.replay(caller)
+        with self._order.of(_line(caller.name, environ), caller.busy), self._turn.held():
             if caller.gone():
                 return
             outcome = self._perform(caller, environ)
@@ -70,6 +81,35 @@ class Calls:
             )
         )
 
+    def replay(self, caller: Caller) -> int:
+        """What is spooled is carried out, with the forwarder of `caller` to run other plugins; how many were done.
+
+        One that needs a forwarder, where there is none, waits for the next ADD, and one for which the disk is full
+        waits as well. All others are done with, also those that fail: the runtime was told that they would be.
+        """
+        if not self._spool.pending():
+            return 0
+        done = 0
+        if not self._replaying.acquire(blocking=False):
+            with caller.busy():
+                self._replaying.acquire()
+        try:
+            for call in self._spool.calls():
+                mine = Caller(caller.connection, caller.busy, call.name, call.environ, call.stdin)
+                with self._order.of(_line(call.name, call.environ), caller.busy), self._turn.held():
+                    outcome = self._perform(mine, call.environ)
+                if outcome.error not in _LATER:
+                    self._spool.remove(call.path)
+                    done += 1
+        finally:
+            self._replaying.release()
+        return done
+
     def at_work(self) -> int:
         """Calls that have not been answered."""
         return self._order.waiting()
+
+
+def _line(name: str, environ: dict[str, str]) -> str:
+    """Whose calls come in order: one container's, of one plugin; a plugin may call another for the same container."""
+    return f"{name} {environ.get('CNI_CONTAINERID', '')}"

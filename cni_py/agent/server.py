@@ -37,10 +37,10 @@ _GONE = select.POLLHUP | select.POLLERR | select.POLLRDHUP
 class Caller:
     """One connection: what was called, and the forwarder behind it. `netns_fd` is None if it could not be opened.
 
-    Inside `busy` another thread stands in for this one.
+    Inside `busy` another thread stands in for this one. Without a connection it is the agent itself that calls.
     """
 
-    connection: socket.socket
+    connection: socket.socket | None
     busy: Callable[[], AbstractContextManager[None]]
     name: str = ""
     environ: dict[str, str] = field(default_factory=dict)
@@ -50,12 +50,16 @@ class Caller:
 
     def gone(self) -> bool:
         """True if the forwarder has hung up: nobody waits for the answer."""
+        if self.connection is None:
+            return False
         poll = select.poll()
         poll.register(self.connection, select.POLLRDHUP)
         return any(events & _GONE for _, events in poll.poll(0))
 
     def run(self, plugin: str, environ: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
         """The forwarder runs a plugin of its CNI_PATH: (RAN's status, stdout). Raises TryAgainError if it is gone."""
+        if self.connection is None:
+            raise TryAgainError(f"only a forwarder can run {plugin}", "the next ADD brings one")
         try:
             with self.busy():  # it may be our own IPAM under another name, which calls us in turn
                 self.connection.sendall(frame.pack_call(plugin, environ, stdin, Kind.RUN))
@@ -68,6 +72,8 @@ class Caller:
 
     def answer(self, code: int, stdout: bytes) -> bool:
         """The answer is on its way; False if nobody takes it any more."""
+        if self.connection is None:
+            return True
         try:
             self.connection.sendall(frame.pack_status(Kind.ANSWER, code, stdout))
         except OSError:
@@ -79,7 +85,8 @@ class Caller:
         for fd in (self.host_fd, self.netns_fd):
             if fd is not None:
                 os.close(fd)
-        self.connection.close()
+        if self.connection is not None:
+            self.connection.close()
 
 
 class Server:
@@ -183,12 +190,11 @@ class Server:
                 return  # shut down and drained
             caller = Caller(connection, self.stand_in)
             try:
-                self._serve(caller)
+                self._serve(caller, connection)
             finally:
                 caller.close()
 
-    def _serve(self, caller: Caller) -> None:
-        connection = caller.connection
+    def _serve(self, caller: Caller, connection: socket.socket) -> None:
         try:
             _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if uid != 0:

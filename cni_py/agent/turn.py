@@ -6,8 +6,8 @@ kernel: a foreign IPAM plugin, a file that another process has locked.
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 
 class Turn:
@@ -40,8 +40,8 @@ class Order:
         self._queues: dict[str, list[threading.Lock]] = {}
 
     @contextmanager
-    def of(self, container_id: str) -> Iterator[None]:
-        """No earlier call of that container is still at work inside the block."""
+    def of(self, container_id: str, waiting: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+        """No earlier call of that container is still at work inside the block; it is waited for inside `waiting`."""
         mine = threading.Lock()
         mine.acquire()
         with self._guard:
@@ -49,7 +49,8 @@ class Order:
             before = queue[-1] if queue else None
             queue.append(mine)
         if before is not None:
-            before.acquire()  # released by its owner when that is done
+            with waiting():
+                before.acquire()  # released by its owner when that is done
         try:
             yield
         finally:

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from cni_py import __version__
 from cni_py.agent import log, web
 from cni_py.agent.calls import Calls, Observed, Outcome
+from cni_py.agent.housekeeping import Housekeeping
 from cni_py.agent.metrics import COMMANDS, CONTENT_TYPE, Metrics
 from cni_py.agent.report import Journal
 from cni_py.agent.server import Caller, Server
@@ -23,13 +24,16 @@ from cni_py.agent.turn import Turn
 from cni_py.cmd.census import Census
 from cni_py.cmd.plugin import answer, perform
 from cni_py.cmd.status import attachments
+from cni_py.cmd.upkeep import NodeUpkeep
 from cni_py.cmd.warm import Warm, WarmMachine
 from cni_py.kernel import rtnl
+from cni_py.kernel.host_events import HostEvents
 from cni_py.kernel.netlink import NetlinkError
 from cni_py.model.errors import CniPyError, IOFailureError
 from cni_py.model.persona import Persona
 from cni_py.spec import frame
 from cni_py.spec.request import Request
+from cni_py.store.spool import Spool
 
 _DRAIN_SECONDS = 30.0
 _HEALTH_SECONDS = 1.0
@@ -38,11 +42,12 @@ _LOG = logging.getLogger("cni_py.agent")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the operator said. `listen` is "" for no HTTP."""
+    """What the operator said. `listen` is "" for no HTTP, `grace` seconds are what is dead left alone."""
 
     roles: tuple[str, ...] = ("attach",)
     listen: str = "127.0.0.1:9761"
     log_format: str = "text"
+    grace: float = 60.0
 
 
 class Agent:
@@ -50,6 +55,7 @@ class Agent:
 
     def __init__(self, options: Options, lines: log.Log) -> None:
         self._options = options
+        self._address = web.parse_address(options.listen) if options.listen else None
         self._lines = lines
         self._started = time.monotonic()
         self._census = Census()
@@ -59,21 +65,26 @@ class Agent:
         self._turn = Turn()
         self._warm = Warm(self._turn)
         self.metrics = Metrics(__version__, self._census.usage)
-        self.server = Server(
-            Path(frame.SOCKET), Calls(self._turn, self._carry_out, self._observe).serve, self._report_meanwhile
-        )
+        calls = Calls(self._turn, self._carry_out, self._observe, Spool())
+        self.server = Server(Path(frame.SOCKET), calls.serve, self._report_meanwhile)
+        nobody = Caller(None, nullcontext)
+        counted = self.metrics.repaired, self.metrics.collected
+        upkeep = NodeUpkeep(self._warm, lambda: calls.replay(nobody), options.grace, *counted)
+        self._housekeeping = Housekeeping(upkeep, HostEvents([self._warm.firewall.socket]))
 
     def start(self) -> None:
         """It serves. Raises CniPyError."""
+        self._housekeeping.start()
         self.server.start()
         self._serving = True
-        if self._options.listen:
-            self._serve_http(web.parse_address(self._options.listen))
+        if self._address is not None:
+            self._serve_http(self._address)
         _LOG.info("version %s serves on %s", __version__, frame.SOCKET)
 
     def stop(self) -> None:
         """What was begun is finished, and nothing is served any more."""
         self._serving = False
+        self._housekeeping.stop()
         if not self.server.stop(_DRAIN_SECONDS):
             _LOG.warning("calls were not over within %g s and are left to the kernel", _DRAIN_SECONDS)
         if self._web is not None:

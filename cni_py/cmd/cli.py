@@ -37,11 +37,19 @@ def _commands() -> None:
     help='where /healthz, /readyz and /metrics are; "" for nowhere',
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def agent(roles: str, listen: str, log_format: str) -> None:
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="how long what belongs to no living container is left alone",
+)
+def agent(roles: str, listen: str, log_format: str, grace: float) -> None:
     """Run the warm node agent until SIGTERM."""
     from cni_py.cmd.agent import Options, run
 
-    run(Options((roles,), listen, log_format))
+    run(Options((roles,), listen, log_format, grace))
 
 
 @_commands.command()

@@ -3,8 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache, partial
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cni_py.agent.server import Caller
@@ -14,6 +13,7 @@ from cni_py.cmd.delegates import AgentDelegate
 from cni_py.cni.attach import Occasion
 from cni_py.invoke.delegate import check_name, missing
 from cni_py.invoke.process import check_outcome
+from cni_py.ipam.config import DATA_DIR
 from cni_py.kernel import netns
 from cni_py.kernel.firewall import NftFirewall
 from cni_py.kernel.kernels import NodeKernels
@@ -23,7 +23,7 @@ from cni_py.model.errors import NetnsError, PluginError, TryAgainError
 from cni_py.model.ports import Firewall, Observer
 from cni_py.spec import frame
 from cni_py.spec.request import Request
-from cni_py.store.attachments import AttachmentStore
+from cni_py.store.attachments import AttachmentStore, state_directories
 
 
 class Warm:
@@ -38,7 +38,25 @@ class Warm:
         self.remover = LinkRemover()
         self.boot = ipam.boot_id()
         self.leases = ipam.open_warm_store()
-        self.records = cache(partial(AttachmentStore, warm=True))
+        self._stores: dict[Path, AttachmentStore] = {}
+
+    def records(self, state_dir: Path) -> AttachmentStore:
+        """The attachment records below a state directory."""
+        store = self._stores.get(state_dir)
+        if store is None:
+            store = self._stores[state_dir] = AttachmentStore(state_dir, warm=True)
+        return store
+
+    def state_dirs(self) -> list[Path]:
+        """The usual state directory and those that configurations have named."""
+        return list(dict.fromkeys((*map(Path, state_directories()), *self._stores)))
+
+    def lease_networks(self) -> list[tuple[str, str]]:
+        """(data directory, network) of the leases that calls have touched, and of those in the usual place."""
+        paths = set(self.leases.opened())
+        with suppress(OSError):
+            paths |= {f"{DATA_DIR}/{name}" for name in os.listdir(f"{DATA_DIR}/.cni-py")}  # noqa: PTH208
+        return [(path.rpartition("/")[0], path.rpartition("/")[2]) for path in sorted(paths)]
 
 
 class WarmMachine:

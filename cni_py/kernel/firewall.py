@@ -20,7 +20,8 @@ class NftFirewall:
         self._opened: NetlinkSocket | None = None
 
     @property
-    def _socket(self) -> NetlinkSocket:
+    def socket(self) -> NetlinkSocket:
+        """The nfnetlink socket, opened when it is first asked for."""
         if self._opened is None:
             self._opened = self._connect()
         return self._opened
@@ -42,15 +43,15 @@ class NftFirewall:
 
     def commit(self, change: Change, restore: Callable[[], Change]) -> None:
         """One transaction; where a table was flushed, `restore` gives what else has to be in it."""
-        nft.commit(self._socket, change, restore)
+        nft.commit(self.socket, change, restore)
 
     def remove_if_empty(self, layouts: Iterable[Layout]) -> None:
         """Those of the layouts' tables that hold no element are gone."""
-        nft.remove_if_empty(self._socket, layouts)
+        nft.remove_if_empty(self.socket, layouts)
 
     def mend(self, layouts: Sequence[Layout], wanted: Change) -> nft_mend.Mended:
         """The layouts' tables are as `wanted`, all that the node's attachments need, has them."""
-        return nft_mend.mend(self._socket, layouts, wanted)
+        return nft_mend.mend(self.socket, layouts, wanted)
 
     def missing(self, change: Change) -> list[str]:
         """The elements that `change` adds, and the rules that use them, as far as they are not there."""
@@ -58,7 +59,7 @@ class NftFirewall:
         emptied = [
             f"write the rules of chain {chain.text()} (delete its table, and the next ADD makes it whole)"
             for layout in change.layouts
-            for chain in nft.emptied_chains(self._socket, layout)
+            for chain in nft.emptied_chains(self.socket, layout)
         ]
         return emptied + [
             f"add element {operation.set.text()} {{ {element.text(operation.set)} }}"
@@ -87,14 +88,14 @@ class NftFirewall:
                 )
                 wanted.append(flows)
         if wanted:
-            conntrack.delete(self._socket, wanted)
+            conntrack.delete(self.socket, wanted)
 
     def _is_there(self, one: Set, element: Element) -> bool:
         if isinstance(element.key, Range):
             return any(
                 seen.key.first <= element.key.first and element.key.last <= seen.key.last  # type: ignore[operator]
-                for seen in nft.elements(self._socket, one)
+                for seen in nft.elements(self.socket, one)
                 if isinstance(seen.key, Range)  # one family a set, so the ends compare
             )
-        seen = nft.element(self._socket, one, element)
+        seen = nft.element(self.socket, one, element)
         return seen is not None and (seen.key, seen.value) == (element.key, element.value)

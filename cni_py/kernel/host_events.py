@@ -54,6 +54,15 @@ class Hints:
     lost: bool = False
     dead: set[int] = field(default_factory=set)
 
+    def joined(self, other: "Hints") -> "Hints":
+        """Both."""
+        return Hints(
+            self.links or other.links,
+            self.firewall or other.firewall,
+            self.lost or other.lost,
+            self.dead | other.dead,
+        )
+
     def __bool__(self) -> bool:
         return self.links or self.firewall or self.lost or bool(self.dead)
 

@@ -17,11 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cni_py.model.attachment import Attachment, Key
+from cni_py.model.attachment import STATE_DIR, Attachment, Key
 from cni_py.model.errors import DecodeError, IOFailureError
 from cni_py.store.attachment_json import decode_attachment, encode_attachment
 from cni_py.store.memory import Memory
 
+ELSEWHERE = "elsewhere"  # below the usual state directory: one file for each other one, its path inside
 MAIN = frozenset({"cni-py", "bridge", "ptp"})
 _MAX_BYTES = 1 << 20
 _MAX_NAME = 200
@@ -72,12 +73,18 @@ class AttachmentStore:
         except (FileNotFoundError, DecodeError, IOFailureError):
             return None
 
+    def exists(self, key: Key) -> bool:
+        """True if there is a record of the main plugin's attachment, readable or not."""
+        directory, name = self._place(key, "")
+        return os.path.lexists(f"{directory}/{name}")
+
     def put(self, attachment: Attachment) -> None:
         """The record is on disk, whole. Under the lock. Raises IOFailureError."""
         directory, name = self._place(attachment.key, attachment.plugin)
         known = self._recall(directory)
         if known is None:
             self._make_directory(Path(directory))
+            self._register()
         with _reporting(f"{directory}/{name}"):
             _write_whole(directory, name, encode_attachment(attachment))
         if self._memory is not None and known is not None:
@@ -163,6 +170,18 @@ class AttachmentStore:
             if disk.f_bavail == 0 or (disk.f_files and disk.f_favail == 0):
                 raise OSError(28, "No space left on device")
 
+    def _register(self) -> None:
+        """The usual state directory knows this one: what an agent collects, it must not take from attachments here."""
+        usual = Path(STATE_DIR)
+        if self._state == usual:
+            return
+        self._make_directory(usual / ELSEWHERE)
+        path = str(self._state)
+        name = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
+        with _reporting(f"{usual}/{ELSEWHERE}/{name}"):
+            if not os.path.lexists(f"{usual}/{ELSEWHERE}/{name}"):
+                _write_whole(f"{usual}/{ELSEWHERE}", name, path.encode("utf-8", "surrogateescape"))
+
     def _recall(self, directory: str) -> dict[str, Attachment] | None:
         """{file name: record} of a directory from memory, None if it does not say."""
         if self._memory is None:
@@ -177,7 +196,7 @@ class AttachmentStore:
 
     def _place(self, key: Key, plugin: str) -> tuple[str, str]:
         """(directory, file name) of a record."""
-        suffix = "" if plugin in MAIN else f".{plugin}"
+        suffix = "" if plugin in MAIN or not plugin else f".{plugin}"
         return f"{self._root}/{_directory(key.network)}", f"{key.digest()[:32]}{suffix}.json"
 
     def _directories(self) -> Sequence[str]:
@@ -189,6 +208,22 @@ class AttachmentStore:
     def _make_directory(self, path: Path) -> None:
         with _reporting(str(path)):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def state_directories() -> list[str]:
+    """The usual state directory and those that configurations have named, as far as they are still there."""
+    found = [STATE_DIR]
+    registry = f"{STATE_DIR}/{ELSEWHERE}"
+    with suppress(OSError):
+        for name in sorted(os.listdir(registry)):
+            fd = os.open(f"{registry}/{name}", _READ)
+            try:
+                path = os.read(fd, _MAX_BYTES).decode("utf-8", "surrogateescape")
+            finally:
+                os.close(fd)
+            if path.startswith("/") and "\0" not in path and os.path.isdir(path):
+                found.append(path)
+    return found
 
 
 def _names(directory: str) -> Sequence[str]:

@@ -142,6 +142,10 @@ class DiskView:
 class EmptyView:
     """The leases of a network that has no directory yet."""
 
+    def attached(self) -> tuple[Lease, ...]:
+        """None."""
+        return ()
+
     def held(self, content: str) -> tuple[str, ...]:  # noqa: ARG002  # as the others
         """None."""
         return ()

@@ -114,6 +114,10 @@ class WarmLeaseStore(DiskLeaseStore):
     _directories: dict[str, Directory] = field(default_factory=dict, repr=False)
     _indices: dict[str, WarmIndex] = field(default_factory=dict, repr=False)
 
+    def opened(self) -> list[str]:
+        """The directories of the networks that were touched so far."""
+        return list(self._directories)
+
     def _open(self, path: str, stack: ExitStack) -> Directory:  # noqa: ARG002  # it stays open
         kept = self._directories.get(path)
         if kept is not None and _leads_to(path, kept):
