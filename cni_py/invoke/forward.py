@@ -70,7 +70,8 @@ def _send_call(connection: socket.socket, call: bytes, environ: Mapping[str, str
     finally:
         for fd in fds:
             os.close(fd)
-    connection.sendall(call[sent:])
+    with suppress(BrokenPipeError):  # an agent may answer and leave before it has read all, even before this line
+        connection.sendall(call[sent:])
 
 
 def _receive(connection: socket.socket) -> tuple[Header, bytes, bytes]:
