@@ -6,9 +6,9 @@ is many, costs one look.
 
 import logging
 import os
+import select
 import threading
 import time
-from contextlib import suppress
 from typing import Protocol
 
 from cni_py.kernel.host_events import Hints, HostEvents
@@ -48,7 +48,6 @@ class Housekeeping:
         self._upkeep = upkeep
         self._events = events
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._stopped = False
         events.watch(self._stop)
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
@@ -59,36 +58,30 @@ class Housekeeping:
 
     def stop(self) -> None:
         """The thread has ended."""
-        self._stopped = True
-        with suppress(OSError):
-            os.eventfd_write(self._stop, 1)
+        os.eventfd_write(self._stop, 1)
         self._thread.join()
+        os.close(self._stop)
 
     def _run(self) -> None:
         audit = collect = time.monotonic() + AUDIT_SECONDS
-        while not self._stopped:
+        while True:
             self._events.wait(min(audit, collect) - time.monotonic())
-            if self._stopped:
+            if self._is_over():
                 return
-            hints = self._gather()
+            hints = self._events.take()
+            hints.settle()
             now = time.monotonic()
             if now >= audit:
                 hints.links = hints.firewall = True
                 audit = now + AUDIT_SECONDS
-            wait = self._round(hints)
-            collect = min(audit, now + max(wait, _GATHER_SECONDS))
+            if hints or now >= collect:
+                collect = now + max(self._round(hints), _GATHER_SECONDS)
 
-    def _gather(self) -> Hints:
-        """All hints of this moment: until nothing more comes for 50 ms, or for half a second if it does not stop."""
-        hints = self._events.take()
-        end = time.monotonic() + 10 * _GATHER_SECONDS
-        while hints and not self._stopped and time.monotonic() < end:
-            self._events.wait(_GATHER_SECONDS)
-            more = self._events.take()
-            if not more:
-                break
-            hints = hints.joined(more)
-        return hints
+    def _is_over(self) -> bool:
+        """True if the agent stops; else after a moment, in which hints come together."""
+        poll = select.poll()
+        poll.register(self._stop, select.POLLIN)
+        return bool(poll.poll(_GATHER_SECONDS * 1000))
 
     def _round(self, hints: Hints) -> float:
         """One look at everything that may need it; seconds until the next collection."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -32,6 +32,7 @@ class Metrics:
     """The agent's metrics; all methods may be called by any thread. `usage` is asked at each exposition."""
 
     def __init__(self, version: str, usage: Callable[[], Usage]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         Info("cnipy_build", "The release that runs.", registry=registry).info({"version": version})
         requests = Counter(

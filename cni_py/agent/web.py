@@ -53,30 +53,16 @@ def parse_address(text: str) -> tuple[str, int]:
     return host, number
 
 
-class Web:
-    """Serves `pages`, {path: what is there}, from `start` on."""
-
-    def __init__(self, address: tuple[str, int], pages: Mapping[str, Callable[[], Page]]) -> None:
-        self._address = address
-        self._pages = pages
-        self._server: _Server | None = None
-
-    def start(self) -> None:
-        """It answers. Raises IOFailureError."""
-        try:
-            self._server = _Server(self._address, self._pages)
-        except OSError as error:
-            raise IOFailureError(
-                f"cannot listen on {self._address[0]} port {self._address[1]}: {error.strerror}",
-                'give another address with --listen, or "" for none',
-            ) from None
-        threading.Thread(target=self._server.serve_forever, name="web", daemon=True).start()
-
-    def stop(self) -> None:
-        """It does not answer any more."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+def serve(address: tuple[str, int], pages: Mapping[str, Callable[[], Page]]) -> None:
+    """`pages`, {path: what is there}, are served as long as the process lives. Raises IOFailureError."""
+    try:
+        server = _Server(address, pages)
+    except OSError as error:
+        raise IOFailureError(
+            f"cannot listen on {address[0]} port {address[1]}: {error.strerror}",
+            'give another address with --listen, or "" for none',
+        ) from None
+    threading.Thread(target=server.serve_forever, name="web", daemon=True).start()
 
 
 class _Server(ThreadingHTTPServer):

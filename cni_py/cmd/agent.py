@@ -60,7 +60,7 @@ class Agent:
         self._started = time.monotonic()
         self._census = Census()
         self._journal = Journal(COMMANDS)
-        self._web: web.Web | None = None
+        self._listening = ""
         self._serving = False
         self._turn = Turn()
         self._warm = Warm(self._turn)
@@ -87,8 +87,6 @@ class Agent:
         self._housekeeping.stop()
         if not self.server.stop(_DRAIN_SECONDS):
             _LOG.warning("calls were not over within %g s and are left to the kernel", _DRAIN_SECONDS)
-        if self._web is not None:
-            self._web.stop()
         _LOG.info("stopped")
 
     def _serve_http(self, address: tuple[str, int]) -> None:
@@ -100,14 +98,13 @@ class Agent:
             "/metrics": lambda: web.Page(200, self.metrics.exposition(), CONTENT_TYPE),
         }
         try:
-            server = web.Web(address, pages)
-            server.start()
-            self._web = server
+            web.serve(address, pages)
+            self._listening = self._options.listen
         except IOFailureError as error:
             _LOG.warning("%s; %s; going on without health and metrics", error.message, error.details)
 
     def _carry_out(self, caller: Caller, environ: dict[str, str]) -> Outcome:
-        persona = next((one for one in Persona if one.value == caller.name), Persona.CNI_PY)
+        persona = Persona.named(caller.name)
         machine = WarmMachine(self._warm, caller)
         network = ""
 
@@ -162,7 +159,7 @@ class Agent:
             "socket": frame.SOCKET,
             "roles": list(self._options.roles),
             "ready": self._unready() or "yes",
-            "listen": self._options.listen if self._web is not None else "",
+            "listen": self._listening,
             "host_netns": f"net:[{os.fstat(self._warm.own).st_ino}]",
             "calls": self._journal.calls(),
             "errors": self._journal.errors(),

@@ -1,7 +1,6 @@
 """The interface plugin, under its own name or that of bridge, ptp, portmap or bandwidth."""
 
 from contextlib import suppress
-from pathlib import Path
 
 from cni_py.cmd.machine import Machine
 from cni_py.model.attachment import STATE_DIR
@@ -27,8 +26,8 @@ def call(request: Request, persona: Persona, machine: Machine) -> bytes:
         node = Node(
             kernels=machine.kernels(),
             firewall=firewall,
-            records=machine.records(Path(conf.stateDir)),
-            delegate=machine.delegate(request),
+            records=machine.records(conf.stateDir),
+            delegate=machine.delegate(request, conf.stateDir),
             occasion=machine.occasion(),
         )
         match request.command:
@@ -53,11 +52,12 @@ def _status(request: Request, persona: Persona, machine: Machine) -> None:
     from cni_py.cni.status import serves_traffic, status
     from cni_py.kernel.sysctl import read_sysctl
 
-    records = machine.records(Path(gojson.get_string(request.config, "stateDir") or STATE_DIR))
+    state_dir = gojson.get_string(request.config, "stateDir") or STATE_DIR
+    records = machine.records(state_dir)
     chained = persona in (Persona.PORTMAP, Persona.BANDWIDTH)
     ipam_type = "" if chained else gojson.get_string(gojson.get_object(request.config, "ipam"), "type")
     serving = False
     with suppress(CniPyError):
         serving = serves_traffic(records.list(request.network)[0])
     forwarding = read_sysctl("net/ipv4/ip_forward") == "1"
-    status(ipam_type, records, machine.delegate(request), forwarding=forwarding, serving=serving)
+    status(ipam_type, records, machine.delegate(request, state_dir), forwarding=forwarding, serving=serving)

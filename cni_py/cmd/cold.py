@@ -30,17 +30,17 @@ class ColdMachine:
         """See Machine."""
         return ipam.call(request)
 
-    def records(self, state_dir: "Path") -> "AttachmentStore":
+    def records(self, state_dir: str) -> "AttachmentStore":
         """See Machine."""
         from cni_py.store.attachments import AttachmentStore
 
         return AttachmentStore(state_dir)
 
-    def delegate(self, request: "Request") -> "ScriptDelegate":
+    def delegate(self, request: "Request", state_dir: str) -> "ScriptDelegate":
         """See Machine."""
         from cni_py.cmd.delegates import ScriptDelegate
 
-        return ScriptDelegate(request, self._environ, self._program)
+        return ScriptDelegate(request, state_dir, self._environ, self._program)
 
     def kernels(self) -> "NodeKernels":
         """See Machine."""

@@ -5,12 +5,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cni_py.cmd import ipam
 from cni_py.invoke.delegate import find_plugin
 from cni_py.ipam.ports import LeaseStore
-from cni_py.model.attachment import STATE_DIR, Attachment, Key
+from cni_py.model.attachment import Attachment, Key
 from cni_py.model.persona import Persona
 from cni_py.model.result import Result
 from cni_py.spec import gojson
@@ -34,7 +33,7 @@ class IpamDelegate(ABC):
 
     def run(self, plugin: str, command: str, key: Key | None = None) -> bytes:
         """What the plugin prints, called as we were but with that command and, for another attachment, its key."""
-        request = replace(self._request, command=command)
+        request = self._request if command == self._request.command else replace(self._request, command=command)
         if key is not None:
             request = replace(request, container_id=key.container_id, ifname=key.ifname, netns="", args="")
         return self.call(plugin, request)
@@ -49,8 +48,9 @@ class IpamDelegate(ABC):
 class ScriptDelegate(IpamDelegate):
     """For a process that lives in the runtime's mount namespace: CNI_PATH is its own."""
 
-    def __init__(self, request: Request, environ: Mapping[str, str], program: Path) -> None:
+    def __init__(self, request: Request, state_dir: str, environ: Mapping[str, str], program: Path) -> None:
         super().__init__(request)
+        self._state_dir = state_dir
         self._environ = environ
         self._program = program.resolve()
 
@@ -58,7 +58,7 @@ class ScriptDelegate(IpamDelegate):
         """In this process if the executable of that name is this program."""
         executable = find_plugin(plugin, request.path)
         if executable.resolve() == self._program and executable.name in (ipam.NAME, Persona.HOST_LOCAL.value):
-            return ipam.call(request, attached=state_dir(request.config))
+            return ipam.call(request, attached=self._state_dir)
         from cni_py.invoke.process import run_plugin
 
         return run_plugin(executable, {**self._environ, **variables(request)}, request.stdin)
@@ -70,10 +70,12 @@ class AgentDelegate(IpamDelegate):
     def __init__(
         self,
         request: Request,
+        state_dir: str,
         leases: LeaseStore,
         foreign: Callable[[str, dict[str, str], bytes], bytes],
     ) -> None:
         super().__init__(request)
+        self._state_dir = state_dir
         self._leases = leases
         self._foreign = foreign
 
@@ -81,12 +83,12 @@ class AgentDelegate(IpamDelegate):
         """Our own plugin's result does not become JSON in between."""
         if plugin != ipam.NAME:
             return super().lease(plugin)
-        return ipam.lease(replace(self._request, command="ADD"), self._leases, attached=state_dir(self._request.config))
+        return ipam.lease(self._request, self._leases, attached=self._state_dir)
 
     def call(self, plugin: str, request: Request) -> bytes:
         """By name alone: what the agent cannot see, it does not look up."""
         if plugin == ipam.NAME:
-            return ipam.serve(request, self._leases, attached=state_dir(request.config))
+            return ipam.serve(request, self._leases, attached=self._state_dir)
         return self._foreign(plugin, variables(request), request.stdin)
 
 
@@ -106,11 +108,6 @@ def release_request(attachment: Attachment, path: tuple[str, ...]) -> tuple[str,
         config=config,
         stdin=attachment.config.encode(),
     )
-
-
-def state_dir(config: Mapping[str, Any]) -> str:
-    """Where the records of a network's attachments are."""
-    return gojson.get_string(config, "stateDir") or STATE_DIR
 
 
 def variables(request: Request) -> dict[str, str]:

@@ -4,7 +4,6 @@ The script's machine (`cmd.cold`) opens everything for one call, the agent's (`c
 """
 
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from cni_py.model.ports import Delegate, Firewall, Observer, Records
@@ -21,11 +20,11 @@ class Machine(Protocol):
     def ipam(self, request: Request) -> bytes:
         """What our IPAM plugin prints."""
 
-    def records(self, state_dir: Path) -> Records:
+    def records(self, state_dir: str) -> Records:
         """The attachment records below a state directory."""
 
-    def delegate(self, request: Request) -> Delegate:
-        """Runs IPAM plugins for that request."""
+    def delegate(self, request: Request, state_dir: str) -> Delegate:
+        """Runs IPAM plugins for that request, whose attachment is, or will be, recorded below `state_dir`."""
 
     def kernels(self) -> "NodeKernels":
         """The namespaces."""

@@ -21,7 +21,7 @@ def main(program: Path) -> None:
         from cni_py.cmd.cli import cli
 
         cli(arguments)
-    persona = next((one for one in Persona if one.value == program.name), Persona.CNI_PY)
+    persona = Persona.named(program.name)
     finish(answer(persona.value, lambda request: _call(request, persona, program), os.environ, read_stdin))
 
 

@@ -1,4 +1,4 @@
-"""`cni-py status`: what the agent of this node says of itself and what is on disk; without an agent the latter alone."""
+"""`cni-py status`: what the agent says of itself and what is on disk; without an agent the latter alone."""
 
 import json
 import time

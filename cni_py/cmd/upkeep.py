@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 from cni_py.cmd.delegates import release_request
 from cni_py.cmd.warm import Warm, WarmMachine
@@ -132,7 +131,7 @@ class NodeUpkeep:
             kernels=machine.kernels(),
             firewall=self._warm.firewall,
             records=store,
-            delegate=machine.delegate(release_request(attachment, ())[1]),
+            delegate=machine.delegate(release_request(attachment, ())[1], store.path),
             occasion=machine.occasion(),
         )
 
@@ -157,7 +156,7 @@ class NodeUpkeep:
                 leases = view.attached()
             for lease in leases:
                 container, _, ifname = lease.content.partition(SEPARATOR)
-                records = self._warm.records(Path(lease.attached))
+                records = self._warm.records(lease.attached)
                 if lease.boot == self._warm.boot and not records.exists(Key(network, container, ifname)):
                     yield data_dir, network, lease
 

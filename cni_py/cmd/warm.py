@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from cni_py.agent.server import Caller
 from cni_py.agent.turn import Turn
@@ -38,18 +37,18 @@ class Warm:
         self.remover = LinkRemover()
         self.boot = ipam.boot_id()
         self.leases = ipam.open_warm_store()
-        self._stores: dict[Path, AttachmentStore] = {}
+        self._stores: dict[str, AttachmentStore] = {}
 
-    def records(self, state_dir: Path) -> AttachmentStore:
+    def records(self, state_dir: str) -> AttachmentStore:
         """The attachment records below a state directory."""
         store = self._stores.get(state_dir)
         if store is None:
             store = self._stores[state_dir] = AttachmentStore(state_dir, warm=True)
         return store
 
-    def state_dirs(self) -> list[Path]:
+    def state_dirs(self) -> list[str]:
         """The usual state directory and those that configurations have named."""
-        return list(dict.fromkeys((*map(Path, state_directories()), *self._stores)))
+        return list(dict.fromkeys((*state_directories(), *self._stores)))
 
     def lease_networks(self) -> list[tuple[str, str]]:
         """(data directory, network) of the leases that calls have touched, and of those in the usual place."""
@@ -80,13 +79,13 @@ class WarmMachine:
         """See Machine."""
         return ipam.serve(request, self._warm.leases)
 
-    def records(self, state_dir: Path) -> AttachmentStore:
+    def records(self, state_dir: str) -> AttachmentStore:
         """See Machine."""
         return self._warm.records(state_dir)
 
-    def delegate(self, request: Request) -> AgentDelegate:
+    def delegate(self, request: Request, state_dir: str) -> AgentDelegate:
         """See Machine."""
-        return AgentDelegate(request, self._warm.leases, self._run)
+        return AgentDelegate(request, state_dir, self._warm.leases, self._run)
 
     def kernels(self) -> NodeKernels:
         """See Machine."""

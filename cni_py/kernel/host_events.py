@@ -46,22 +46,20 @@ _PASS, _DROP = 0xFFFFFFFF, 0
 class Hints:
     """What may need to be looked at: `links` stands for links, addresses, routes and sysctls of the host.
 
-    `dead`: ids of namespaces that ended. `lost`: the kernel could not tell all, so everything may need it.
+    `suspects`: indices of links that lost something, perhaps only because they were about to go. `dead`: ids of
+    namespaces that ended. `lost`: the kernel could not tell all, so everything may need it.
     """
 
     links: bool = False
+    suspects: set[int] = field(default_factory=set)
     firewall: bool = False
     lost: bool = False
     dead: set[int] = field(default_factory=set)
 
-    def joined(self, other: "Hints") -> "Hints":
-        """Both."""
-        return Hints(
-            self.links or other.links,
-            self.firewall or other.firewall,
-            self.lost or other.lost,
-            self.dead | other.dead,
-        )
+    def settle(self) -> None:
+        """Links that are gone need nothing."""
+        self.links = self.links or any(map(_exists, self.suspects))
+        self.suspects.clear()
 
     def __bool__(self) -> bool:
         return self.links or self.firewall or self.lost or bool(self.dead)
@@ -90,19 +88,19 @@ class HostEvents:
         self._poll.poll(max(0, int(seconds * 1000)))
 
     def take(self) -> Hints:
-        """What was told since the last call; empty if nothing."""
+        """What was told since the last call; empty if nothing. To be settled when it is acted upon."""
         hints = Hints()
         for kind, payload in _read(self._route, hints):
             match kind:
                 case rtnl.RTM_NEWLINK | rtnl.RTM_DELLINK:
                     link = rtnl.parse_link(payload)
                     hints.links |= kind == rtnl.RTM_DELLINK and link.kind == "bridge"
-                    hints.links |= kind == rtnl.RTM_NEWLINK and _exists(link.index)
+                    hints.suspects.add(link.index)
                 case rtnl.RTM_DELROUTE:
                     route = rtnl.parse_route(payload)
-                    hints.links |= route is not None and _is_ours(route) and _exists(route.index)
+                    hints.suspects |= {route.index} if route is not None and _is_ours(route) else set()
                 case _ if kind == _DELADDR:
-                    hints.links |= _exists(rtnl.parse_address(payload)[0])
+                    hints.suspects.add(rtnl.parse_address(payload)[0])
                 case _ if kind == _NEWNETCONF:
                     hints.links = True
                 case _ if kind == _DELNSID:

@@ -167,9 +167,13 @@ class NetlinkSocket:
             return
         acknowledged = next((i for i in reversed(range(len(messages))) if messages[i][_LOW_FLAGS] & NLM_F_ACK), -1)
         first = self._send(messages, acknowledged)
+        if acknowledged >= 0:
+            self._await_ack(messages, first, acknowledged)
+
+    def _await_ack(self, messages: Sequence[bytes], first: int, acknowledged: int) -> None:
         failed: NetlinkError | None = None
         refused: dict[int, int] = {}
-        awaited = acknowledged >= 0
+        awaited = True
         while awaited:
             answers = self._receive(wait=failed is None)
             if answers is None:  # the kernel is done; what failed as a whole is answered once (nfnetlink batches)
@@ -231,10 +235,13 @@ class NetlinkSocket:
         self._sequence = first + len(messages) - 1
         datagram = bytearray().join(messages)
         offset = 0
-        for index, one in enumerate(messages):
-            _SEQUENCE.pack_into(datagram, offset + 8, first + index)
-            if index != acknowledged:
-                datagram[offset + _LOW_FLAGS] &= ~NLM_F_ACK
+        number = first
+        silent = ~NLM_F_ACK
+        for one in messages:
+            _SEQUENCE.pack_into(datagram, offset + 8, number)
+            if number != first + acknowledged:
+                datagram[offset + _LOW_FLAGS] &= silent
+            number += 1
             offset += len(one)
         self._grow_send_buffer(len(datagram) + 4096)
         started = time.perf_counter()
@@ -271,7 +278,7 @@ class NetlinkSocket:
                 if flags & socket.MSG_TRUNC:
                     raise NetlinkError(0, errno.EMSGSIZE, f"an answer is larger than {len(self._buffer)} bytes")
                 if sender[0] == 0:  # port 0 is the kernel; anybody may send to us, nobody else is believed
-                    return list(_messages(self._buffer, size))
+                    return _messages(self._buffer, size)
         finally:
             self.seconds_in_kernel += time.perf_counter() - started
 
@@ -287,14 +294,16 @@ class NetlinkSocket:
             self._socket.setsockopt(socket.SOL_SOCKET, polite, size)
 
 
-def _messages(buffer: bytearray, size: int) -> Iterator[tuple[int, int, int, bytes]]:
+def _messages(buffer: bytearray, size: int) -> list[tuple[int, int, int, bytes]]:
+    found = []
     offset = 0
     while offset + 16 <= size:
         length, kind, flags, sequence, _ = _HEADER.unpack_from(buffer, offset)
         if length < 16 or offset + length > size:
-            return
-        yield kind, flags, sequence, bytes(buffer[offset + 16 : offset + length])
+            break
+        found.append((kind, flags, sequence, bytes(buffer[offset + 16 : offset + length])))
         offset += (length + 3) & ~3
+    return found
 
 
 def _error(index: int, flags: int, payload: bytes) -> NetlinkError | None:

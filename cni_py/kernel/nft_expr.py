@@ -99,7 +99,7 @@ def encode(kind: DataType, scalar: Scalar) -> bytes:
     else:
         data = b""
     if len(data) != kind.size:
-        raise ValueError(f"{scalar!r} is no {kind.value[0]}")
+        raise ValueError(f"{scalar!r} is no {kind.label}")
     # int.to_bytes knows no "native"; struct does, for the four-byte types that are not from the wire.
     return struct.pack("=I", int(scalar)) if kind in _HOST_ORDER and isinstance(scalar, int) else data
 

@@ -48,10 +48,9 @@ class DataType(Enum):
     # An IPv6 address in a place that nft 1.0.6 has no name for. Sets of it are declared by field, see `Set.fields`.
     RAW_ADDRESS = ("integer", 16)
 
-    @property
-    def size(self) -> int:
-        """Bytes of one value."""
-        return self.value[1]
+    def __init__(self, label: str, size: int) -> None:
+        self.label = label
+        self.size = size
 
     def text(self, scalar: Scalar) -> str:
         """One value of this type as nft prints it."""

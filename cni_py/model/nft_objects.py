@@ -92,7 +92,7 @@ class Set:
 
 
 def _types(types: Iterable[DataType | str]) -> str:
-    return " . ".join(one.value[0] for one in types if isinstance(one, DataType))
+    return " . ".join(one.label for one in types if isinstance(one, DataType))
 
 
 @dataclass(frozen=True, slots=True)

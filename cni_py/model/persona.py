@@ -14,3 +14,9 @@ class Persona(Enum):
     PORTMAP = "portmap"
     BANDWIDTH = "bandwidth"
     LOOPBACK = "loopback"
+
+    @classmethod
+    def named(cls, name: str) -> "Persona":
+        """The persona of an executable's name; ours under any other."""
+        found = cls._value2member_map_.get(name, cls.CNI_PY)
+        return found if isinstance(found, cls) else cls.CNI_PY

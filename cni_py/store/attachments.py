@@ -36,12 +36,17 @@ class AttachmentStore:
     `warm`: this process lives on and remembers them. One thread at a time.
     """
 
-    def __init__(self, state_dir: Path, *, warm: bool = False) -> None:
-        self._state = state_dir
-        self._root = state_dir / "attachments"
+    def __init__(self, state_dir: str | Path, *, warm: bool = False) -> None:
+        self._state = os.fspath(state_dir)
+        self._root = f"{self._state}/attachments"
         self._memory = Memory() if warm else None
         self._boot = ""
         self._holding = False
+
+    @property
+    def path(self) -> str:
+        """The state directory."""
+        return self._state
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -83,7 +88,7 @@ class AttachmentStore:
         directory, name = self._place(attachment.key, attachment.plugin)
         known = self._recall(directory)
         if known is None:
-            self._make_directory(Path(directory))
+            self._make_directory(directory)
             self._register()
         with _reporting(f"{directory}/{name}"):
             _write_whole(directory, name, encode_attachment(attachment))
@@ -121,9 +126,11 @@ class AttachmentStore:
 
     def sweep(self, network: str) -> None:
         """No half-written record of a network is left; under the lock, when nobody is writing one."""
-        for path in (self._root / _directory(network)).glob(".*.new"):
-            with suppress(OSError):
-                path.unlink()
+        directory = f"{self._root}/{_directory(network)}"
+        with suppress(OSError):
+            for name in os.listdir(directory):
+                if name.startswith(".") and name.endswith(".new"):
+                    os.unlink(f"{directory}/{name}")
 
     def has_others(self, attachment: Attachment) -> bool:
         """True if there is a record besides this one, of any network; stops at the first."""
@@ -140,7 +147,7 @@ class AttachmentStore:
         if self._boot:  # what this process noted, or saw as its own boot's, stays true as long as it lives
             return self._boot
         try:
-            fd = os.open(self._state / "boot", _READ)
+            fd = os.open(f"{self._state}/boot", _READ)
         except OSError:
             return ""
         try:
@@ -153,16 +160,16 @@ class AttachmentStore:
     def note_boot(self, boot: str) -> None:
         """From now on `boot_of_last_add` is `boot`."""
         with _reporting(f"{self._state}/boot"):
-            _write_whole(str(self._state), "boot", boot.encode("ascii"))
+            _write_whole(self._state, "boot", boot.encode("ascii"))
         self._boot = boot
 
     def check_writable(self) -> None:
         """Raise IOFailureError if records could not be written: STATUS asks before an ADD fails."""
         directory = self._state
-        while not directory.exists() and directory != directory.parent:
-            directory = directory.parent
-        with _reporting(str(directory)):
-            if not directory.is_dir():
+        while not os.path.lexists(directory):
+            directory = os.path.dirname(directory) or "/"
+        with _reporting(directory):
+            if not os.path.isdir(directory):
                 raise NotADirectoryError(20, "Not a directory")
             if not os.access(directory, os.W_OK | os.X_OK):
                 raise PermissionError(13, "Permission denied")
@@ -172,15 +179,14 @@ class AttachmentStore:
 
     def _register(self) -> None:
         """The usual state directory knows this one: what an agent collects, it must not take from attachments here."""
-        usual = Path(STATE_DIR)
-        if self._state == usual:
+        if self._state == STATE_DIR:
             return
-        self._make_directory(usual / ELSEWHERE)
-        path = str(self._state)
+        registry, path = f"{STATE_DIR}/{ELSEWHERE}", os.path.normpath(self._state)
+        self._make_directory(registry)
         name = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
-        with _reporting(f"{usual}/{ELSEWHERE}/{name}"):
-            if not os.path.lexists(f"{usual}/{ELSEWHERE}/{name}"):
-                _write_whole(f"{usual}/{ELSEWHERE}", name, path.encode("utf-8", "surrogateescape"))
+        with _reporting(f"{registry}/{name}"):
+            if not os.path.lexists(f"{registry}/{name}"):
+                _write_whole(registry, name, path.encode("utf-8", "surrogateescape"))
 
     def _recall(self, directory: str) -> dict[str, Attachment] | None:
         """{file name: record} of a directory from memory, None if it does not say."""
@@ -205,9 +211,9 @@ class AttachmentStore:
         except OSError:
             return []
 
-    def _make_directory(self, path: Path) -> None:
-        with _reporting(str(path)):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _make_directory(self, path: str) -> None:
+        with _reporting(path):
+            Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def state_directories() -> list[str]:

@@ -114,7 +114,7 @@ class FaultyNode:
         self.call = Call(request, parse_netconf(config, Persona.CNI_PY), Persona.CNI_PY)
         records, delegate = (
             FaultyRecords(Path("/var/lib/cni-py")),
-            FaultyDelegate(request, environ, caller.path / "cni-py"),
+            FaultyDelegate(request, "/var/lib/cni-py", environ, caller.path / "cni-py"),
         )
         records.fault = delegate.fault = fault
 
