@@ -1,0 +1,183 @@
+"""A real agent as a process in the test's namespaces, and forwarders that call it: the shim, the script, a test's own."""
+
+import os
+import platform
+import re
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from native.fake_agent import ANSWER, CALL, HEADER, RAN, SOCKET, pack, status, strings
+from netns.plugin import PROGRAM, ROOT, Caller
+from netns.snapshot import node, output
+
+SHIM = ROOT / f"build/shim-{platform.machine()}"
+FORWARDERS = {"shim": SHIM, "script": PROGRAM}
+NOTHING: dict[str, Any] = {"links": [], "nft": "", "files": []}
+WAIT_S = 60
+# Drawn for each ADD (a bridge's MAC, also as its ID), or the time of it.
+_DRAWN = re.compile(r"0a(:[0-9a-f]{2}){5}|8000\.a(:[0-9a-f]{1,2}){5}|(?<=\"created\": )\d+|(?<=\\\"created\\\": )\d+")
+
+
+class Agent:
+    """`cni-py agent`. It is up when this is made; `log` gets the stderr of all that write to it, one after another."""
+
+    def __init__(self, log: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+        self.log = log
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, log.open("ab") as stderr:
+            ready.bind("")  # a name of the kernel's choice, without a file
+            environ = {**os.environ, "NOTIFY_SOCKET": ready.getsockname().decode().replace("\0", "@", 1)}
+            command = [*prefix, str(PROGRAM), "agent", *arguments]
+            self._process = subprocess.Popen(command, env=environ, stderr=stderr, stdin=subprocess.DEVNULL)
+            self._await_ready(ready)
+
+    def _await_ready(self, ready: socket.socket) -> None:
+        ended = os.pidfd_open(self._process.pid)
+        seen, _, _ = select.select([ready, ended], [], [], WAIT_S)
+        os.close(ended)
+        assert ready in seen, f"the agent did not start: {self.log.read_text()}"
+        assert ready.recv(64) == b"READY=1"
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """True as long as it runs."""
+        return self._process.poll() is None
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """It gets the signal."""
+        self._process.send_signal(number)
+
+    def stop(self) -> None:
+        """It has ended by SIGTERM, as it should: exit 0."""
+        self.signal()
+        assert self._process.wait(WAIT_S) == 0, self.log.read_text()
+
+    def kill(self) -> None:
+        """It is dead, in the middle of whatever it did."""
+        self.signal(signal.SIGKILL)
+        assert self._process.wait(WAIT_S) == -signal.SIGKILL
+
+    def size(self) -> tuple[int, int]:
+        """Open descriptors and threads."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir())), len(list(Path(f"/proc/{self.pid}/task").iterdir()))
+
+
+def quiet(log: Path) -> None:
+    """No agent that wrote there had a bug to tell."""
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+@contextmanager
+def running(directory: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> Iterator[Agent]:
+    """An agent for the block. After it it has ended without a traceback, unless the test ended it in its way."""
+    agent = Agent(directory / "agent.log", *arguments, prefix=prefix)
+    try:
+        yield agent
+        if agent.alive():
+            agent.stop()
+    finally:
+        if agent.alive():
+            agent.kill()
+    quiet(agent.log)
+
+
+def left() -> dict[str, Any]:
+    """What is on the node of attachments: devices but the bridge, nftables, leases, records."""
+    state = node()
+    links = sorted(set(state["host"]["links"]) - {"lo", "cni0"})
+    return {"links": links, "nft": state["host"]["nft"], "files": sorted(state["files"])}
+
+
+def drawn(text: str) -> str:
+    """The text without what is another each time."""
+    return _DRAWN.sub("*", text)
+
+
+def wipe() -> None:
+    """The node is as before the first ADD ever; no agent runs."""
+    for path in Path("/run/netns").iterdir():
+        output("ip", "netns", "del", path.name)
+    for line in output("ip", "-o", "link", "show").splitlines():
+        name = line.split()[1].rstrip(":").partition("@")[0]
+        if name != "lo":
+            subprocess.run(
+                ["ip", "link", "del", name], check=False, capture_output=True
+            )  # its peer may have gone before
+    output("nft", "flush", "ruleset")
+    for key in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+        output("busybox", "sysctl", "-w", f"{key}=0")
+    for path in (*Path("/var/lib").iterdir(), Path("/run/cni-py")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class Dialogue:
+    """A forwarder that does what a test wants; the bytes are made and read without code of ours."""
+
+    def __init__(self) -> None:
+        self.connection = socket.socket(socket.AF_UNIX)
+        self.connection.settimeout(WAIT_S)
+        self.connection.connect(str(SOCKET))
+
+    def call(self, caller: Caller, command: str, stdin: bytes, *, netns: bool = True) -> None:
+        """CALL with the descriptors that belong to it."""
+        environ = caller.environ(command)
+        head = strings(caller.persona.value, *(f"{name}={value}" for name, value in environ.items()))
+        paths = ["/proc/self/ns/net", *([caller.netns] if netns else [])]
+        fds = [os.open(path, os.O_RDONLY) for path in paths]
+        try:
+            frame = pack(CALL, head, stdin)
+            sent = socket.send_fds(self.connection, [frame], fds)
+            self.connection.sendall(frame[sent:])
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def receive(self) -> tuple[int, bytes, bytes]:
+        """The next frame: kind, head, body. Raises EOFError if the agent hung up."""
+        header = HEADER.unpack(self._read(HEADER.size))
+        assert header[:2] == (b"cnpy", 1)
+        return header[2], self._read(header[4]), self._read(header[5])
+
+    def ran(self, code: int, stdout: bytes) -> None:
+        """RAN."""
+        self.connection.sendall(pack(RAN, status(code), stdout))
+
+    def answer(self) -> tuple[int, bytes]:
+        """ANSWER: exit status and stdout."""
+        kind, head, body = self.receive()
+        assert kind == ANSWER
+        return struct.unpack("=i", head)[0], body
+
+    def close(self) -> None:
+        """The forwarder is gone."""
+        self.connection.close()
+
+    def _read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            part = b""
+            with suppress(ConnectionResetError):
+                part = self.connection.recv(size - len(data))
+            if not part:
+                raise EOFError(data)
+            data += part
+        return data
+
+
+def serves(caller: Caller, config: Mapping[str, Any]) -> None:
+    """The agent is there and works: ADD, CHECK and DEL of a container that the test uses for nothing else."""
+    code, result = caller.process("ADD", config)
+    assert code == 0, result
+    assert caller.process("CHECK", {**config, "prevResult": result}) == (0, None)
+    assert caller.process("DEL", {**config, "prevResult": result}) == (0, None)
