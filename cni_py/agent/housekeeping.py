@@ -9,6 +9,8 @@ import os
 import select
 import threading
 import time
+from collections import deque
+from contextlib import suppress
 from typing import Protocol
 
 from cni_py.kernel.host_events import Hints, HostEvents
@@ -40,6 +42,9 @@ class Upkeep(Protocol):
     def forget_namespaces(self) -> None:
         """Which namespaces live is not known any more."""
 
+    def learn(self, name: str) -> None:
+        """The namespace of the other end of that link of the host is one that lives."""
+
 
 class Housekeeping:
     """A thread that lasts as long as the agent."""
@@ -48,26 +53,38 @@ class Housekeeping:
         self._upkeep = upkeep
         self._events = events
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._added: deque[str] = deque()
+        self._collect_in = AUDIT_SECONDS
         events.watch(self._stop)
+        events.watch(self._wake)
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
     def start(self) -> None:
         """All is looked at once, before the first call is taken; then the thread goes on."""
-        self._round(Hints(links=True, firewall=True))
+        self._collect_in = self._round(Hints(links=True, firewall=True))
         self._thread.start()
+
+    def added(self, host_ifname: str) -> None:
+        """A container was attached by that link. Costs its ADD nothing: what is to be learnt of it is learnt later."""
+        self._added.append(host_ifname)
+        os.eventfd_write(self._wake, 1)
 
     def stop(self) -> None:
         """The thread has ended."""
         os.eventfd_write(self._stop, 1)
         self._thread.join()
-        os.close(self._stop)
 
     def _run(self) -> None:
-        audit = collect = time.monotonic() + AUDIT_SECONDS
+        audit, collect = time.monotonic() + AUDIT_SECONDS, time.monotonic() + self._collect_in
         while True:
             self._events.wait(min(audit, collect) - time.monotonic())
             if self._is_over():
                 return
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+            while self._added:
+                self._upkeep.learn(self._added.popleft())
             hints = self._events.take()
             hints.settle()
             now = time.monotonic()

@@ -14,8 +14,9 @@ import socket
 import struct
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from cni_py.spec.frame import Header, Kind
 _BACKLOG = 4096
 _CMSG_CLOEXEC = 0x40000000  # MSG_CMSG_CLOEXEC, which the standard library has no name for
 _READ_BYTES = 1 << 16
+_MOST_FDS = 4  # two are of use
 _CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid
 _PEER_SECONDS = struct.pack("@ll", 120, 0)  # a forwarder that neither goes on nor hangs up
 _TRANSIENT = {errno.EINTR, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
@@ -63,7 +65,7 @@ class Caller:
         try:
             with self.busy():  # it may be our own IPAM under another name, which calls us in turn
                 self.connection.sendall(frame.pack_call(plugin, environ, stdin, Kind.RUN))
-                header, head, body = _read_frame(self.connection, b"")
+                header, head, body = _read_frame(self.connection, b"", nullcontext)
         except OSError:
             raise TryAgainError(f"the caller hung up while it ran {plugin}", "the runtime repeats the call") from None
         if header.kind is not Kind.RAN:
@@ -144,17 +146,17 @@ class Server:
 
     def _hire(self) -> None:
         thread = threading.Thread(target=self._work, name="call", daemon=True)
-        with self._guard:
+        with self._guard:  # so that `stop` sees none that it cannot join yet
             self._crew.add(thread)
-        thread.start()
+            thread.start()
 
-    def _receive(self, connection: socket.socket) -> tuple[bytes, list[int], int, object]:
-        """What the forwarder sent first; it nearly always has by now."""
+    def _receive(self, connection: socket.socket) -> tuple[bytes, list[int]]:
+        """What the forwarder sent first, and its descriptors; it nearly always has sent by now."""
         try:
-            return socket.recv_fds(connection, _READ_BYTES, 4, socket.MSG_DONTWAIT | _CMSG_CLOEXEC)
+            return _receive_with_fds(connection, socket.MSG_DONTWAIT)
         except BlockingIOError:
             with self.stand_in():
-                return socket.recv_fds(connection, _READ_BYTES, 4, _CMSG_CLOEXEC)
+                return _receive_with_fds(connection, 0)
 
     @contextmanager
     def stand_in(self) -> Iterator[None]:
@@ -201,13 +203,13 @@ class Server:
                 return
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 connection.setsockopt(socket.SOL_SOCKET, option, _PEER_SECONDS)
-            data, fds, _, _ = self._receive(connection)
+            data, fds = self._receive(connection)
             caller.host_fd, caller.netns_fd = (*fds[:2], None, None)[:2]
             for extra in fds[2:]:
                 os.close(extra)
             if not data:
                 return
-            header, head, caller.stdin = _read_frame(connection, data)
+            header, head, caller.stdin = _read_frame(connection, data, self.stand_in)
             if header.kind is Kind.REPORT:
                 caller.answer(0, self._report())
                 return
@@ -222,14 +224,32 @@ class Server:
         self._call(caller)
 
 
-def _read_frame(connection: socket.socket, data: bytes) -> tuple[Header, bytes, bytes]:
-    """The frame that begins with `data`: (header, head, body). Raises CniPyError, OSError also for an early end."""
+def _receive_with_fds(connection: socket.socket, flags: int) -> tuple[bytes, list[int]]:
+    """As socket.recv_fds, which in Python 3.11 forgets its flags."""
+    fds = array("i")
+    space = socket.CMSG_LEN(_MOST_FDS * fds.itemsize)
+    data, ancillary, _, _ = connection.recvmsg(_READ_BYTES, space, flags | _CMSG_CLOEXEC)
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return data, fds.tolist()
+
+
+def _read_frame(
+    connection: socket.socket, data: bytes, waiting: Callable[[], AbstractContextManager[None]]
+) -> tuple[Header, bytes, bytes]:
+    """The frame that begins with `data`: (header, head, body). Where it has to wait for more it does inside `waiting`.
+
+    Raises CniPyError, OSError also for an early end.
+    """
     if len(data) < frame.HEADER_BYTES:
-        data = _read_up_to(connection, data, frame.HEADER_BYTES)
+        with waiting():
+            data = _read_up_to(connection, data, frame.HEADER_BYTES)
     header = frame.parse_header(data)
     end = frame.HEADER_BYTES + header.head
     if len(data) < end + header.body:
-        data = _read_up_to(connection, data, end + header.body)
+        with waiting():
+            data = _read_up_to(connection, data, end + header.body)
     return header, data[frame.HEADER_BYTES : end], data[end : end + header.body]
 
 

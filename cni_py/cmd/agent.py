@@ -29,6 +29,7 @@ from cni_py.cmd.warm import Warm, WarmMachine
 from cni_py.kernel import rtnl
 from cni_py.kernel.host_events import HostEvents
 from cni_py.kernel.netlink import NetlinkError
+from cni_py.model.attachment import Key, host_ifname
 from cni_py.model.errors import CniPyError, IOFailureError
 from cni_py.model.persona import Persona
 from cni_py.spec import frame
@@ -123,6 +124,8 @@ class Agent:
         return Outcome(answered.code, answered.stdout, network, error["code"], error["msg"])
 
     def _observe(self, call: Observed) -> None:
+        if call.command == "ADD" and call.code == 0:
+            self._housekeeping.added(host_ifname(Key(call.network, call.container_id, call.ifname)))
         self.metrics.called(call)
         self._journal.note(call)
         self._lines.call(call)

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from cni_py.cmd.delegates import release_request
 from cni_py.cmd.warm import Warm, WarmMachine
@@ -12,7 +12,9 @@ from cni_py.cni.call import Node
 from cni_py.cni.collect import collect, collect_stale_boot
 from cni_py.cni.firewall import LAYOUTS, everything
 from cni_py.cni.repair import Seen, plan_repairs
+from cni_py.kernel import rtnl
 from cni_py.kernel.inventory import read_links, read_node
+from cni_py.kernel.netlink import NetlinkError
 from cni_py.kernel.node import open_route_socket
 from cni_py.kernel.sysctl import read_sysctl
 from cni_py.model.attachment import Attachment, Key
@@ -57,12 +59,20 @@ class NodeUpkeep:
         """See Upkeep."""
         self._living.clear()
 
+    def learn(self, name: str) -> None:
+        """See Upkeep."""
+        with suppress(NetlinkError):  # gone again
+            self._note_peer(rtnl.parse_link(self._reader.request(rtnl.get_link(name))[0]))
+
+    def _note_peer(self, link: rtnl.SeenLink) -> None:
+        if link.kind == "veth" and link.peer_netns >= 0:
+            self._living[link.name] = link.peer_netns
+
     def collect(self) -> float:
         """See Upkeep."""
         links = {link.name: link for link in read_links(self._reader).values()}
-        self._living |= {
-            link.name: link.peer_netns for link in links.values() if link.kind == "veth" and link.peer_netns >= 0
-        }
+        for link in links.values():
+            self._note_peer(link)
         now = time.monotonic()
         doomed: dict[object, float] = {}
         for store in self._stores():

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from agent.live import SHIM
 from netns.plugin import PROGRAM, Caller, bridged, netns, routed
-from netns.snapshot import lines, node, output
+from netns.snapshot import lines, node, output, settled
 
 pytestmark = [pytest.mark.sudo, pytest.mark.timeout(120)]
 
@@ -118,9 +118,18 @@ CASES = [
 ]
 
 
+def whole(container: str) -> list[str]:
+    """The node, whatever the order of nft's tables is, which is that of their making."""
+    state = node(container)
+    state["host"]["nft"] = sorted(state["host"]["nft"].split("table "))
+    return settled(state)
+
+
 def run(command: str) -> None:
     """A command of an operator, VETH standing for the host's end."""
-    subprocess.run(command.replace("VETH", veth()), shell=True, check=True)  # noqa: S602  # the tests' own words
+    if "VETH" in command:
+        command = command.replace("VETH", veth())
+    subprocess.run(command, shell=True, check=True)  # noqa: S602  # the tests' own words
 
 
 @pytest.mark.parametrize(("mode", "what"), CASES)
@@ -129,13 +138,13 @@ def test_repair(mode: str, what: str, caller: Caller) -> None:
     config = MODES[mode](ipMasq=True, runtimeConfig=PORTS)
     with running() as agent:
         add(caller, config)
-        before = lines(node("c1"))
+        before = whole("c1")
         command, said = {**DAMAGE, **DAMAGE_ROUTED, **DAMAGE_BRIDGE}[what]
         said = said.replace("VETH", veth())
         run(command)
         agent.until(said)
         agent.until_quiet()
-        assert before == lines(node("c1"))
+        assert before == whole("c1")
 
 
 def test_a_bridge_that_was_deleted(caller: Caller) -> None:
@@ -183,12 +192,12 @@ def test_a_namespace_without_del(mode: str, caller: Caller) -> None:
     config = MODES[mode](ipMasq=True, egressRate=10**7, egressBurst=10**7)
     with running("--grace", "0.2") as agent:
         add(replace(caller, container="c2", netns="/run/netns/c2"), config)
-        alone = lines(node("c2"))
+        alone = whole("c2")
         add(caller, config)
         subprocess.run(["ip", "netns", "del", "c1"], check=True)
         agent.until("collected eth0 of container c1")
         agent.until_quiet()
-        seen = lines(node("c2"))
+        seen = whole("c2")
         assert [line for line in alone if "last_reserved" not in line] == [
             line for line in seen if "last_reserved" not in line
         ]
@@ -199,8 +208,8 @@ def test_a_running_container_is_never_collected(caller: Caller) -> None:
     with running("--grace", "0") as agent:
         add(caller, routed())
         add(replace(caller, container="c2", netns="/run/netns/c2"), routed())
-        agent.until("c2")
-        agent.until_quiet()
+        run("sysctl -qw net.ipv4.ip_forward=0")
+        agent.until("ip_forward")  # by then it knows the namespaces of both
         host = next(
             record["host_ifname"]
             for record in map(json.loads, (path.read_text() for path in RECORDS.glob("*.json")))
@@ -227,9 +236,8 @@ def test_what_a_killed_add_left(caller: Caller) -> None:
         agent.end()
     for path in RECORDS.glob("*.json"):
         path.unlink()
-    with running("--grace", "0.1") as agent:
-        agent.until("it was never attached")
-        agent.until("it was never attached")
+    with running("--grace", "0"):
+        pass
     assert sorted(path.name for path in LEASES.glob("[1f]*")) == ["10.7.0.3", "fd00:7::3"]
 
 
