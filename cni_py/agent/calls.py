@@ -65,7 +65,7 @@ class Calls:
             if caller.gone():
                 return
             outcome = self._perform(caller, environ)
-            taken = not caller.gone() and caller.answer(outcome.code, outcome.stdout)
+            taken = not caller.gone() and caller.answer(outcome.code, outcome.stdout, self._turn.released)
             if not taken and outcome.code == 0 and environ.get("CNI_COMMAND") == "ADD":
                 self._perform(replace(caller), {**environ, "CNI_COMMAND": "DEL"})
         self._observe(

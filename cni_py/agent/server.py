@@ -63,21 +63,27 @@ class Caller:
         if self.connection is None:
             raise TryAgainError(f"only a forwarder can run {plugin}", "the next ADD brings one")
         try:
-            with self.busy():  # it may be our own IPAM under another name, which calls us in turn
-                self.connection.sendall(frame.pack_call(plugin, environ, stdin, Kind.RUN))
-                header, head, body = _read_frame(self.connection, b"", nullcontext)
+            self.connection.sendall(frame.pack_call(plugin, environ, stdin, Kind.RUN))
+            header, head, body = _read_frame(self.connection, b"", nullcontext)
         except OSError:
             raise TryAgainError(f"the caller hung up while it ran {plugin}", "the runtime repeats the call") from None
         if header.kind is not Kind.RAN:
             raise DecodeError("the forwarder answered RUN with something else", "it is broken, or not ours")
         return frame.parse_status(head), body
 
-    def answer(self, code: int, stdout: bytes) -> bool:
-        """The answer is on its way; False if nobody takes it any more."""
+    def answer(
+        self, code: int, stdout: bytes, released: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> bool:
+        """The answer is on its way, the rest of a long one inside `released`; False if nobody takes it any more."""
         if self.connection is None:
             return True
+        rest = memoryview(frame.pack_status(Kind.ANSWER, code, stdout))
         try:
-            self.connection.sendall(frame.pack_status(Kind.ANSWER, code, stdout))
+            with suppress(BlockingIOError):
+                rest = rest[self.connection.send(rest, socket.MSG_DONTWAIT) :]
+            if rest:  # more than the socket holds, and the forwarder need not read it
+                with released():
+                    self.connection.sendall(rest)
         except OSError:
             return False
         return True

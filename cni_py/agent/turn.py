@@ -7,7 +7,7 @@ kernel: a foreign IPAM plugin, a file that another process has locked.
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 
 class Turn:
@@ -15,6 +15,7 @@ class Turn:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.stand_in: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -24,12 +25,16 @@ class Turn:
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Others may compute while this thread waits inside the block; after it the turn is ours again."""
-        self._lock.release()
-        try:
-            yield
-        finally:
-            self._lock.acquire()
+        """Others may compute while this thread waits inside the block; after it the turn is ours again.
+
+        As long as it waits another thread takes calls in its stead (`stand_in`, the server's).
+        """
+        with self.stand_in():
+            self._lock.release()
+            try:
+                yield
+            finally:
+                self._lock.acquire()
 
 
 class Order:

@@ -22,6 +22,8 @@ from cni_py.agent.report import Journal
 from cni_py.agent.server import Caller, Server
 from cni_py.agent.turn import Turn
 from cni_py.cmd.census import Census
+from cni_py.cmd.conflist import Conflist, is_present, read_conflist
+from cni_py.cmd.install import place_conflist
 from cni_py.cmd.plugin import answer, perform
 from cni_py.cmd.status import attachments
 from cni_py.cmd.upkeep import NodeUpkeep
@@ -43,12 +45,17 @@ _LOG = logging.getLogger("cni_py.agent")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the operator said. `listen` is "" for no HTTP, `grace` seconds are what is dead left alone."""
+    """What the operator said. `listen` is "" for no HTTP, `grace` seconds are what is dead left alone.
+
+    `conf_dir` is "" for no network configuration to write; `conflist` is "" for the one that comes with the program.
+    """
 
     roles: tuple[str, ...] = ("attach",)
     listen: str = "127.0.0.1:9761"
     log_format: str = "text"
     grace: float = 60.0
+    conf_dir: str = ""
+    conflist: str = ""
 
 
 class Agent:
@@ -57,6 +64,7 @@ class Agent:
     def __init__(self, options: Options, lines: log.Log) -> None:
         self._options = options
         self._address = web.parse_address(options.listen) if options.listen else None
+        self._configuration = read_conflist(options.conflist) if options.conf_dir else None
         self._lines = lines
         self._started = time.monotonic()
         self._census = Census()
@@ -68,6 +76,7 @@ class Agent:
         self.metrics = Metrics(__version__, self._census.usage)
         calls = Calls(self._turn, self._carry_out, self._observe, Spool())
         self.server = Server(Path(frame.SOCKET), calls.serve, self._report_meanwhile)
+        self._turn.stand_in = self.server.stand_in
         nobody = Caller(None, nullcontext)
         counted = self.metrics.repaired, self.metrics.collected
         upkeep = NodeUpkeep(self._warm, lambda: calls.replay(nobody), options.grace, *counted)
@@ -81,6 +90,8 @@ class Agent:
         if self._address is not None:
             self._serve_http(self._address)
         _LOG.info("version %s serves on %s", __version__, frame.SOCKET)
+        if self._configuration is not None:
+            self._write_configuration(self._configuration)
 
     def stop(self) -> None:
         """What was begun is finished, and nothing is served any more."""
@@ -89,6 +100,14 @@ class Agent:
         if not self.server.stop(_DRAIN_SECONDS):
             _LOG.warning("calls were not over within %g s and are left to the kernel", _DRAIN_SECONDS)
         _LOG.info("stopped")
+
+    def _write_configuration(self, configuration: Conflist) -> None:
+        """From now on runtimes take the node for ready. It stays when the agent goes: forwarders wait for the next."""
+        try:
+            for line in place_conflist(self._options.conf_dir, configuration):
+                _LOG.log(logging.WARNING if line.startswith("WARNING") else logging.INFO, "%s", line)
+        except CniPyError as error:
+            _LOG.warning("%s; %s", error.message, error.details)
 
     def _serve_http(self, address: tuple[str, int]) -> None:
         """Health and metrics; the pod network goes on without, where something else has the port."""
@@ -145,6 +164,9 @@ class Agent:
             return "not serving"
         if self.server.displaced():
             return f"another agent has taken {frame.SOCKET}"
+        directory, configuration = self._options.conf_dir, self._configuration
+        if configuration is not None and not is_present(directory, configuration.name):
+            return f"the network configuration {configuration.name} is not in {directory}"
         return ""
 
     def _report_meanwhile(self) -> bytes:
@@ -154,7 +176,7 @@ class Agent:
 
     def _report(self) -> Mapping[str, Any]:
         repaired, collected = self.metrics.tallies()
-        found, damaged = attachments(self._census.state_dirs)
+        found, damaged = attachments()
         return {
             "version": __version__,
             "pid": os.getpid(),

@@ -13,6 +13,7 @@ from cni_py.spec.result import render_result
 from cni_py.store.lease_disk import OsDisk, naming
 from cni_py.store.lease_view import Site
 from cni_py.store.leases import DiskLeaseStore
+from cni_py.store.lock import Idle
 
 if TYPE_CHECKING:
     from cni_py.store.lease_warm import WarmLeaseStore
@@ -59,11 +60,11 @@ def open_store() -> DiskLeaseStore:
     return DiskLeaseStore(Site(boot_id(), lambda: time.clock_gettime(time.CLOCK_BOOTTIME), OsDisk()))
 
 
-def open_warm_store() -> "WarmLeaseStore":
-    """The same for a process that lives on."""
+def open_warm_store(idle: Idle) -> "WarmLeaseStore":
+    """The same for a process that lives on, with `idle` around the wait for a lock."""
     from cni_py.store.lease_warm import WarmLeaseStore
 
-    return WarmLeaseStore(Site(boot_id(), lambda: time.clock_gettime(time.CLOCK_BOOTTIME), OsDisk()))
+    return WarmLeaseStore(Site(boot_id(), lambda: time.clock_gettime(time.CLOCK_BOOTTIME), OsDisk(), idle))
 
 
 def boot_id() -> str:

@@ -36,14 +36,14 @@ class Warm:
         self.firewall = NftFirewall()
         self.remover = LinkRemover()
         self.boot = ipam.boot_id()
-        self.leases = ipam.open_warm_store()
+        self.leases = ipam.open_warm_store(turn.released)
         self._stores: dict[str, AttachmentStore] = {}
 
     def records(self, state_dir: str) -> AttachmentStore:
         """The attachment records below a state directory."""
         store = self._stores.get(state_dir)
         if store is None:
-            store = self._stores[state_dir] = AttachmentStore(state_dir, warm=True)
+            store = self._stores[state_dir] = AttachmentStore(state_dir, warm=True, idle=self.turn.released)
         return store
 
     def state_dirs(self) -> list[str]:

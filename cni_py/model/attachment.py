@@ -109,6 +109,7 @@ class Attachment:
 
 
 HOST_PREFIX = "cpy"
+IFB_PREFIX = "cpb"
 STATE_DIR = "/var/lib/cni-py"
 
 
@@ -119,7 +120,7 @@ def host_ifname(key: Key) -> str:
 
 def ifb_name(key: Key) -> str:
     """The name of the ifb through which what the container sends is shaped."""
-    return "cpb" + key.digest()[:12]
+    return IFB_PREFIX + key.digest()[:12]
 
 
 def macs(key: Key) -> tuple[str, str]:

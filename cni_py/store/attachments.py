@@ -7,19 +7,19 @@ ours (torn, foreign) is reported by `list`, never a reason to fail.
 The agent keeps what it read (`store.memory`).
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from cni_py.model.attachment import STATE_DIR, Attachment, Key
 from cni_py.model.errors import DecodeError, IOFailureError
 from cni_py.store.attachment_json import decode_attachment, encode_attachment
+from cni_py.store.lock import Idle, lock
 from cni_py.store.memory import Memory
 
 ELSEWHERE = "elsewhere"  # below the usual state directory: one file for each other one, its path inside
@@ -33,10 +33,11 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class AttachmentStore:
     """The records below one state directory, which is made when the first is written.
 
-    `warm`: this process lives on and remembers them. One thread at a time.
+    `warm`: this process lives on and remembers them. `idle` is around the wait for the lock. One thread at a time.
     """
 
-    def __init__(self, state_dir: str | Path, *, warm: bool = False) -> None:
+    def __init__(self, state_dir: str | Path, *, warm: bool = False, idle: Idle = nullcontext) -> None:
+        self._idle = idle
         self._state = os.fspath(state_dir)
         self._root = f"{self._state}/attachments"
         self._memory = Memory() if warm else None
@@ -60,7 +61,7 @@ class AttachmentStore:
         except OSError as error:
             raise _failure(f"{self._state}/lock", error) from None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            lock(fd, idle=self._idle)
             self._holding = True
             yield
         finally:

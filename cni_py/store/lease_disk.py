@@ -6,15 +6,15 @@ boot is another and the leases are void anyway.
 """
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from cni_py.model.errors import IOFailureError
+from cni_py.store.lock import Idle, lock
 
 _MAX_BYTES = 256 << 10  # a reservation has about 80 bytes, and at most what an environment variable can hold, 128 KiB
 _TEMPORARY = ".cni-py-new"  # one name is enough: it exists only under the network's lock
@@ -132,7 +132,7 @@ class Directory:
         os.close(self._fd)
 
     @contextmanager
-    def lock(self, *, exclusive: bool, create: bool) -> Iterator[None]:
+    def lock(self, *, exclusive: bool, create: bool, idle: Idle = nullcontext) -> Iterator[None]:
         """host-local's lock: flock on the file `lock`. Without `create` and without the file nobody is kept out."""
         flags = _READ | (os.O_CREAT if create else 0)
         try:
@@ -143,7 +143,7 @@ class Directory:
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise IOFailureError(f"open {self.path}/lock: not a plain file", "remove it; it is made anew")
-            fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            lock(fd, exclusive=exclusive, idle=idle)
             yield
         finally:
             os.close(fd)

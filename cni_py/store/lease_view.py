@@ -8,12 +8,14 @@ counts as somebody's lease until GC says that there is no such container.
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import nullcontext
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 
 from cni_py.model.lease import GO_SPACE, Lease, Pool
 from cni_py.store.lease_disk import Directory, Disk, is_temporary
 from cni_py.store.lease_index import Entry, Index, State
+from cni_py.store.lock import Idle
 
 LAST = "last_reserved_ip."
 _NO_ENTRY = Entry("", "")
@@ -23,11 +25,15 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The node: its boot ID (empty if it cannot be known), its CLOCK_BOOTTIME in seconds and its disk."""
+    """The node: its boot ID (empty if it cannot be known), its CLOCK_BOOTTIME in seconds and its disk.
+
+    `idle` is around the wait for a lock.
+    """
 
     boot: str
     clock: Clock
     disk: Disk
+    idle: Idle = nullcontext
 
 
 @dataclass(frozen=True, slots=True)

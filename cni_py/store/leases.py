@@ -41,7 +41,7 @@ class DiskLeaseStore:
         with ExitStack() as stack, naming(path, "use"):
             directory = self._open(path, stack)
             with naming(f"{path}/lock", "lock"):
-                stack.enter_context(directory.lock(exclusive=True, create=True))
+                stack.enter_context(directory.lock(exclusive=True, create=True, idle=self.site.idle))
             index = stack.enter_context(self._open_index(beside, directory))
             leases = DiskLeases(self.site, directory, index, beside)
             with naming(path, "drop the leases of an earlier boot from"):
@@ -64,7 +64,7 @@ class DiskLeaseStore:
             except FileNotFoundError:
                 yield EmptyView()
                 return
-            stack.enter_context(directory.lock(exclusive=False, create=False))
+            stack.enter_context(directory.lock(exclusive=False, create=False, idle=self.site.idle))
             yield DiskView(self.site, directory, self._find_index(beside, directory, stack))
 
     def prepare(self, data_dir: str, network: str) -> None:
@@ -74,7 +74,7 @@ class DiskLeaseStore:
         with naming(path, "lock"), ExitStack() as stack:
             directory = Directory(self.site.disk, path, follow=True)
             stack.callback(directory.close)
-            stack.enter_context(directory.lock(exclusive=False, create=True))
+            stack.enter_context(directory.lock(exclusive=False, create=True, idle=self.site.idle))
 
     def _make(self, path: str) -> None:
         if not os.path.isdir(path):  # pathlib costs the import of half an ADD
