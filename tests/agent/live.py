@@ -1,5 +1,7 @@
-"""A real agent as a process in the test's namespaces, and forwarders that call it: the shim, the script, a test's own."""
+"""A real agent as a process in the test's namespaces, and who calls it: shim, script, a forwarder of the test's own."""
 
+import fcntl
+import json
 import os
 import platform
 import re
@@ -40,9 +42,9 @@ class Agent:
 
     def _await_ready(self, ready: socket.socket) -> None:
         ended = os.pidfd_open(self._process.pid)
-        seen, _, _ = select.select([ready, ended], [], [], WAIT_S)
+        seen, _, _ = select.select([ready.fileno(), ended], [], [], WAIT_S)
         os.close(ended)
-        assert ready in seen, f"the agent did not start: {self.log.read_text()}"
+        assert ready.fileno() in seen, f"the agent did not start: {self.log.read_text()}"
         assert ready.recv(64) == b"READY=1"
 
     @property
@@ -129,14 +131,14 @@ class Dialogue:
         self.connection.settimeout(WAIT_S)
         self.connection.connect(str(SOCKET))
 
-    def call(self, caller: Caller, command: str, stdin: bytes, *, netns: bool = True) -> None:
+    def call(self, caller: Caller, command: str, config: Mapping[str, Any], *, netns: bool = True) -> None:
         """CALL with the descriptors that belong to it."""
         environ = caller.environ(command)
         head = strings(caller.persona.value, *(f"{name}={value}" for name, value in environ.items()))
         paths = ["/proc/self/ns/net", *([caller.netns] if netns else [])]
         fds = [os.open(path, os.O_RDONLY) for path in paths]
         try:
-            frame = pack(CALL, head, stdin)
+            frame = pack(CALL, head, json.dumps(config).encode())
             sent = socket.send_fds(self.connection, [frame], fds)
             self.connection.sendall(frame[sent:])
         finally:
@@ -173,6 +175,17 @@ class Dialogue:
                 raise EOFError(data)
             data += part
         return data
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """The file is locked, and when the block ends somebody waits for it."""
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        inode = f":{os.fstat(file.fileno()).st_ino} "
+        while not any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines()):
+            os.sched_yield()
 
 
 def serves(caller: Caller, config: Mapping[str, Any]) -> None:

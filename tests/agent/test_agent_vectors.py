@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent.live import FORWARDERS, PROGRAM, drawn, running, wipe
-from netns.plugin import install, netns
+from agent.live import FORWARDERS, drawn, running, wipe
+from netns.plugin import PROGRAM, install, netns
 from netns.snapshot import node, settled
 from vectors.test_contract_vectors import FILES, call
 
