@@ -8,9 +8,9 @@ from typing import Any
 from cni_py.agent.metrics import Usage
 from cni_py.ipam.addresses import parse_ip
 from cni_py.ipam.config import DATA_DIR
-from cni_py.model.attachment import STATE_DIR
 from cni_py.model.lease import Pool
 from cni_py.spec import gojson
+from cni_py.store.attachments import state_directories
 from cni_py.store.lease_disk import Directory, OsDisk
 from cni_py.store.lease_index import Index
 from cni_py.store.lease_view import number_of
@@ -20,19 +20,17 @@ _MOST_PLACES = 64  # who makes up a directory a call does not make us look into 
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Looks where leases and records are by default, and where calls said that they are."""
+    """Looks where leases are by default and where calls said that they are, and at all records of the node."""
 
     data_dirs: dict[str, None] = field(default_factory=lambda: {DATA_DIR: None})
-    state_dirs: dict[str, None] = field(default_factory=lambda: {STATE_DIR: None})
 
     def note(self, config: Mapping[str, Any]) -> None:
         """A call with this configuration came."""
         ipam = config.get("ipam")
-        for places, source, name in ((self.data_dirs, ipam, "dataDir"), (self.state_dirs, config, "stateDir")):
-            if isinstance(source, dict) and name in source and len(places) < _MOST_PLACES:
-                path = gojson.get_string(source, name)
-                if path.startswith("/"):
-                    places[os.path.normpath(path)] = None
+        if isinstance(ipam, dict) and "dataDir" in ipam and len(self.data_dirs) < _MOST_PLACES:
+            path = gojson.get_string(ipam, "dataDir")
+            if path.startswith("/"):
+                self.data_dirs[os.path.normpath(path)] = None
 
     def pools(self) -> list[dict[str, Any]]:
         """Each network's pools, as `cni-py ipam show` has them, with `network` and `dataDir`."""
@@ -60,7 +58,7 @@ class Census:
 
     def _attachments(self) -> dict[str, int]:
         found: dict[str, int] = {}
-        for state_dir in list(self.state_dirs):
+        for state_dir in state_directories():
             for network in _directories(f"{state_dir}/attachments"):
                 names = _names(f"{state_dir}/attachments/{network}")
                 records = sum(name.endswith(".json") and not name.startswith(".") for name in names)

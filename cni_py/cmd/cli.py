@@ -45,11 +45,15 @@ def _commands() -> None:
     metavar="SECONDS",
     help="how long what belongs to no living container is left alone",
 )
-def agent(roles: str, listen: str, log_format: str, grace: float) -> None:
+@click.option("--conf-dir", default="", metavar="DIR", help="write the network configuration there once it serves")
+@click.option("--conflist", default="", metavar="FILE", help="the configuration, if not the one that comes with cni-py")
+def agent(roles: str, listen: str, log_format: str, grace: float, conf_dir: str, conflist: str) -> None:
     """Run the warm node agent until SIGTERM."""
     from cni_py.cmd.agent import Options, run
 
-    run(Options((roles,), listen, log_format, grace))
+    if conflist and not conf_dir:
+        raise click.UsageError("--conflist needs --conf-dir")
+    run(Options((roles,), listen, log_format, grace, conf_dir, conflist))
 
 
 @_commands.command()
@@ -61,6 +65,44 @@ def status(output: str) -> None:
     found = look()
     click.echo(json.dumps(found, indent=2) if output == "json" else render(found), nl=output == "json")
     sys.exit(0 if found["agent"] else 1)
+
+
+@_commands.command()
+@click.option("--bin-dir", required=True, metavar="DIR", help="where runtimes look for plugins: /opt/cni/bin")
+@click.option("--conf-dir", default="", metavar="DIR", help="where they look for configurations: /etc/cni/net.d")
+@click.option("--conflist", default="", metavar="FILE", help="the configuration, if not the one that comes with cni-py")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="for the agent to answer, before the configuration is written",
+)
+def install(bin_dir: str, conf_dir: str, conflist: str, wait: float) -> None:
+    """Put the forwarder and, when the agent answers, the network configuration where runtimes find them."""
+    from cni_py.cmd.install import install
+
+    if conflist and not conf_dir:
+        raise click.UsageError("--conflist needs --conf-dir")
+    for line in install(bin_dir, conf_dir, conflist, wait):
+        click.echo(line, err=line.startswith("WARNING"))
+
+
+@_commands.command()
+@click.option("--bin-dir", required=True, metavar="DIR", help="as it was given to install")
+@click.option("--conf-dir", default="", metavar="DIR", help="as it was given to install")
+@click.option("--force", is_flag=True, help="also while containers are attached: they lose their network")
+def uninstall(bin_dir: str, conf_dir: str, force: bool) -> None:  # noqa: FBT001  # click gives it by name
+    """Remove cni-py from this node and show that nothing of it is left. Exits 1 if something is."""
+    from cni_py.cmd.uninstall import Target, uninstall
+
+    left = uninstall(Target(bin_dir, conf_dir), force=force, program=Path(sys.argv[0]), say=click.echo)
+    if not left:
+        click.echo("nothing of cni-py is left")
+        return
+    click.echo("\n".join(("left of cni-py:", *(f"  {line}" for line in left))), err=True)
+    sys.exit(1)
 
 
 @_commands.group()

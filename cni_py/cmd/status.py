@@ -2,16 +2,15 @@
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from cni_py import __version__
 from cni_py.invoke.forward import report
 from cni_py.model.attachment import Attachment
 from cni_py.spec import frame
-from cni_py.store.attachments import AttachmentStore
+from cni_py.store.attachments import AttachmentStore, state_directories
 
 _MOST = 10_000  # what one frame to the operator can hold, thrice
 _CELL = 120
@@ -25,7 +24,7 @@ def look() -> dict[str, Any]:
     from cni_py.cmd.census import Census
 
     census = Census()
-    found, damaged = attachments(census.state_dirs)
+    found, damaged = attachments()
     return {
         "agent": False,
         "version": __version__,
@@ -36,12 +35,12 @@ def look() -> dict[str, Any]:
     }
 
 
-def attachments(state_dirs: Iterable[str]) -> tuple[list[dict[str, Any]], list[str]]:
+def attachments() -> tuple[list[dict[str, Any]], list[str]]:
     """The attachments that are recorded, oldest first and 10,000 at most, and what is wrong with records."""
     found: list[Attachment] = []
     damaged: list[str] = []
-    for state_dir in list(state_dirs):
-        records, wrong = AttachmentStore(Path(state_dir)).list()
+    for state_dir in state_directories():
+        records, wrong = AttachmentStore(state_dir).list()
         found += records
         damaged += wrong
     now = time.time()
