@@ -96,6 +96,7 @@ class NodeUpkeep:
     def mend(self, *, links: bool, firewall: bool) -> None:
         """See Upkeep."""
         with self._warm.turn.held(), ExitStack() as stack:
+            self._warm.host.shared.forget()
             here: list[Attachment] = []
             for store in self._stores():  # all, as they share tables, and locked until all is mended
                 stack.enter_context(store.locked())
@@ -130,7 +131,7 @@ class NodeUpkeep:
         return iter([self._warm.records(path) for path in self._warm.state_dirs()])
 
     def _is_here(self, attachment: Attachment) -> bool:
-        return (attachment.boot, attachment.host) == (self._warm.boot, self._warm.own_identity)
+        return (attachment.boot, attachment.host) == (self._warm.boot, self._warm.host.identity)
 
     def _since(self, thing: object) -> float:
         return self._dead_since.get(thing, time.monotonic())

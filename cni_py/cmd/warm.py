@@ -16,8 +16,7 @@ from cni_py.ipam.config import DATA_DIR
 from cni_py.kernel import netns
 from cni_py.kernel.firewall import NftFirewall
 from cni_py.kernel.kernels import NodeKernels
-from cni_py.kernel.node import open_route_socket
-from cni_py.kernel.removal import LinkRemover
+from cni_py.kernel.warm_host import WarmHost
 from cni_py.model.errors import NetnsError, PluginError, TryAgainError
 from cni_py.model.ports import Firewall, Observer
 from cni_py.spec import frame
@@ -30,11 +29,8 @@ class Warm:
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
-        self.own = netns.open_own()
-        self.own_identity = netns.identity(self.own)
-        self.route = open_route_socket()
+        self.host = WarmHost()
         self.firewall = NftFirewall()
-        self.remover = LinkRemover()
         self.boot = ipam.boot_id()
         self.leases = ipam.open_warm_store(turn.released)
         self._stores: dict[str, AttachmentStore] = {}
@@ -64,7 +60,7 @@ class WarmMachine:
     def __init__(self, warm: Warm, caller: Caller | None = None) -> None:
         self._warm = warm
         self._caller = caller
-        self._at_home = caller is None or caller.host_fd is None or netns.same(caller.host_fd, warm.own)
+        self._at_home = caller is None or caller.host_fd is None or warm.host.is_host_of(caller.host_fd)
 
     @contextmanager
     def host(self) -> Iterator[None]:
@@ -91,8 +87,7 @@ class WarmMachine:
         """See Machine."""
         if not self._at_home:
             return NodeKernels(open_netns=self._open_netns)
-        warm = self._warm
-        return NodeKernels(open_netns=self._open_netns, host=warm.route, home=warm.own, remover=warm.remover)
+        return NodeKernels(open_netns=self._open_netns, warm=self._warm.host)
 
     @contextmanager
     def firewall(self) -> Iterator[Firewall]:
@@ -114,7 +109,7 @@ class WarmMachine:
 
     def occasion(self) -> Occasion:
         """See Machine."""
-        host = self._warm.own_identity if self._at_home else netns.own_identity()
+        host = self._warm.host.identity if self._at_home else netns.own_identity()
         return Occasion(self._warm.boot, int(time.time()), "0a:" + os.urandom(5).hex(":"), host)
 
     def _open_netns(self, path: str) -> int:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from cni_py.kernel import netns
 from cni_py.kernel.netlink import NetlinkSocket
 from cni_py.kernel.node import NodeKernel, open_route_socket
-from cni_py.kernel.removal import LinkRemover
 from cni_py.kernel.sysctl import write_sysctl
+from cni_py.kernel.warm_host import WarmHost
 from cni_py.model.errors import NetnsError
 
 
@@ -19,26 +19,21 @@ class NodeKernels:
     """Makes a `NodeKernel` for the length of a block.
 
     `open_socket` and `write` are seams, at which tests make the kernel fail. `open_netns` gives a descriptor of the
-    namespace at a path, to be closed here, or raises NetnsError. `host`, `home` (a descriptor of the host's namespace)
-    and `remover` are warm and stay open.
+    namespace at a path, to be closed here, or raises NetnsError. `warm` outlives the block.
     """
 
-    def __init__(  # three seams, and what the agent keeps warm
+    def __init__(
         self,
         open_socket: Callable[[], NetlinkSocket] = open_route_socket,
         write: Callable[[str, str], None] = write_sysctl,
         *,
         open_netns: Callable[[str], int] = netns.open_path,
-        host: NetlinkSocket | None = None,
-        home: int | None = None,
-        remover: LinkRemover | None = None,
+        warm: WarmHost | None = None,
     ) -> None:
         self._open_socket = open_socket
         self._write = write
         self._open_netns = open_netns
-        self._host = host
-        self._home = home
-        self._remover = remover
+        self._warm = warm
         self.messages_sent = 0
         self.seconds_in_kernel = 0.0
 
@@ -79,10 +74,10 @@ class NodeKernels:
             return None
 
     def _kernel(self, fd: int | None) -> Iterator[NodeKernel]:
-        host = self._host if self._host is not None else self._open_socket()
+        host = self._warm.route if self._warm is not None else self._open_socket()
         sent, seconds = host.messages_sent, host.seconds_in_kernel
         try:
-            kernel = NodeKernel(fd, host, self._open_socket, self._write, remover=self._remover, home=self._home)
+            kernel = NodeKernel(fd, host, self._open_socket, self._write, self._warm)
             try:
                 yield kernel
             finally:
@@ -90,12 +85,12 @@ class NodeKernels:
                 self.seconds_in_kernel += kernel.seconds_in_kernel - seconds
                 kernel.close()
         finally:
-            if self._host is None:
+            if self._warm is None:
                 host.close()
 
     def _is_own(self, fd: int) -> bool:
-        if self._home is not None:
-            return netns.same(fd, self._home)
+        if self._warm is not None:
+            return self._warm.is_host_of(fd)
         own = netns.open_own()
         try:
             return netns.same(fd, own)

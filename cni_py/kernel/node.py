@@ -13,8 +13,8 @@ from cni_py.kernel.apply import Namespace, Run
 from cni_py.kernel.errnos import translate
 from cni_py.kernel.link_events import LinkEvents
 from cni_py.kernel.netlink import NETLINK_ROUTE, NetlinkError, NetlinkSocket
-from cni_py.kernel.removal import LinkRemover
 from cni_py.kernel.sysctl import read_sysctl, write_sysctl
+from cni_py.kernel.warm_host import WarmHost
 from cni_py.model.errors import CniPyError, KernelError
 from cni_py.model.net import Address, Link, LinkKind, NodeState, Ns, Sysctl
 from cni_py.model.ops import Op, inverse
@@ -30,7 +30,7 @@ def open_route_socket() -> NetlinkSocket:
 class NodeKernel:
     """Reads and changes both namespaces of one call. `container_fd` is None where there is no container to touch.
 
-    With a `remover` a link of the host counts as deleted when it is gone, which is long before the system call returns.
+    With a `warm` host a link of it counts as deleted when it is gone, which is long before the system call returns.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class NodeKernel:
         host: NetlinkSocket,
         open_socket: Callable[[], NetlinkSocket] = open_route_socket,
         write: Callable[[str, str], None] = write_sysctl,
-        *,
-        remover: LinkRemover | None = None,
-        home: int | None = None,
+        warm: WarmHost | None = None,
     ) -> None:
+        self._shared = warm.shared if warm is not None else None
+        self._remover = warm.remover if warm is not None else None
+        home = warm.home if warm is not None else None
         self._write = write
-        self._remover = remover
         self._spaces: dict[Ns, Namespace] = {"host": Namespace(None, host)}
         if container_fd is not None:
             with netns.entered(container_fd, home):
@@ -79,11 +79,24 @@ class NodeKernel:
         links: list[Link] = []
         addresses: list[Address] = []
         for link in desired.links:
-            seen = self.see_link(link.ns, link.name) if link.shared else None
-            if seen is not None:
-                links.append(_as_link(link, seen))
-                addresses += self._addresses_on(link.ns, seen)
+            if link.shared:
+                found, on_it = self._shared_link(link)
+                links += found
+                addresses += on_it
         return NodeState(links=tuple(links), addresses=tuple(addresses), sysctls=tuple(self._sysctls(desired)))
+
+    def _shared_link(self, link: Link) -> tuple[Sequence[Link], Sequence[Address]]:
+        socket = self._spaces[link.ns].socket
+        known = self._shared.recall(link.name, socket) if self._shared is not None and link.ns == "host" else None
+        if known is not None:
+            return (_as_wanted(link, known[0]),), known[1]
+        seen = self.see_link(link.ns, link.name)
+        if seen is None:
+            return (), ()
+        found, on_it = _as_link(link, seen), self._addresses_on(link.ns, seen)
+        if self._shared is not None and link.ns == "host" and found.up:
+            self._shared.note(link.name, seen.index, found, on_it)
+        return (found,), on_it
 
     def mac_of(self, ns: Ns, name: str) -> str:
         """The MAC of a link, "" if there is no such link."""
@@ -138,6 +151,8 @@ class NodeKernel:
     def apply(self, ops: Sequence[Op]) -> None:
         """All changes take effect, or none and a KernelError says which was refused and why."""
         done: list[Op] = []
+        if self._shared is not None:
+            self._shared.changing(ops)
         try:
             Run(self._spaces, self._write, done, self._remover).run(ops)
         except CniPyError as error:
@@ -149,6 +164,8 @@ class NodeKernel:
     def undo(self, ops: Sequence[Op]) -> list[str]:
         """The inverses of `ops`, last first; what could not be undone, in words."""
         left: list[str] = []
+        if self._shared is not None:
+            self._shared.forget()
         for op in reversed(ops):
             back = inverse(op)
             if back is None:
@@ -187,6 +204,19 @@ class NodeKernel:
                     value = read_sysctl(one.key)
                     if value is not None:
                         yield Sysctl(ns, one.key, value, one.required)
+
+
+def _as_wanted(wanted: Link, remembered: Link) -> Link:
+    """A link as it was read for another attachment, which may have wanted other things of it that are not read."""
+    return replace(
+        wanted,
+        kind=remembered.kind,
+        mac=remembered.mac,
+        mtu=remembered.mtu,
+        up=remembered.up,
+        promisc=remembered.promisc,
+        vlan_filtering=remembered.vlan_filtering,
+    )
 
 
 def _as_link(wanted: Link, seen: rtnl.SeenLink) -> Link:
