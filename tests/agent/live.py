@@ -18,34 +18,44 @@ from typing import Any
 
 from native.fake_agent import ANSWER, CALL, HEADER, RAN, SOCKET, pack, status, strings
 from netns.plugin import PROGRAM, ROOT, Caller
-from netns.snapshot import node, output
+from netns.snapshot import node, output, settled
 
 SHIM = ROOT / f"build/shim-{platform.machine()}"
 FORWARDERS = {"shim": SHIM, "script": PROGRAM}
 NOTHING: dict[str, Any] = {"links": [], "nft": "", "files": []}
 WAIT_S = 60
-# Drawn for each ADD (a bridge's MAC, also as its ID), or the time of it.
-_DRAWN = re.compile(r"0a(:[0-9a-f]{2}){5}|8000\.a(:[0-9a-f]{1,2}){5}|(?<=\"created\": )\d+|(?<=\\\"created\\\": )\d+")
+_DRAWN_KINDS = {"bridge", "ifb", "vlan"}  # of links whose MAC is drawn for each; of all others it is a hash of the name
+_DRAWN = re.compile(
+    r'"(?:cni0[.\w]*|cpb\w+)\\?",\s*\\?"mac\\?": \\?"(?P<mac>[0-9a-f:]+)'
+    r'|8000\.a(?P<id>(:[0-9a-f]{1,2}){5})|\\?"created\\?": (?P<time>\d+)'
+)
 
 
 class Agent:
-    """`cni-py agent`. It is up when this is made; `log` gets the stderr of all that write to it, one after another."""
+    """`cni-py agent`. `log` gets the stderr of all that write to it, one after another.
 
-    def __init__(self, log: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+    It is up when this is made, or with `wait=False` after `await_ready`.
+    """
+
+    def __init__(self, log: Path, *arguments: str, prefix: tuple[str, ...] = (), wait: bool = True) -> None:
         self.log = log
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, log.open("ab") as stderr:
-            ready.bind("")  # a name of the kernel's choice, without a file
-            environ = {**os.environ, "NOTIFY_SOCKET": ready.getsockname().decode().replace("\0", "@", 1)}
-            command = [*prefix, str(PROGRAM), "agent", *arguments]
+        self._ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ready.bind("")  # a name of the kernel's choice, without a file
+        environ = {**os.environ, "NOTIFY_SOCKET": self._ready.getsockname().decode().replace("\0", "@", 1)}
+        command = [*prefix, str(PROGRAM), "agent", *arguments]
+        with log.open("ab") as stderr:
             self._process = subprocess.Popen(command, env=environ, stderr=stderr, stdin=subprocess.DEVNULL)
-            self._await_ready(ready)
+        if wait:
+            self.await_ready()
 
-    def _await_ready(self, ready: socket.socket) -> None:
+    def await_ready(self) -> None:
+        """It serves. Nobody listens on its supervisor's socket any more."""
         ended = os.pidfd_open(self._process.pid)
-        seen, _, _ = select.select([ready.fileno(), ended], [], [], WAIT_S)
-        os.close(ended)
-        assert ready.fileno() in seen, f"the agent did not start: {self.log.read_text()}"
-        assert ready.recv(64) == b"READY=1"
+        with self._ready:
+            seen, _, _ = select.select([self._ready.fileno(), ended], [], [], WAIT_S)
+            os.close(ended)
+            assert self._ready.fileno() in seen, f"the agent did not start: {self.log.read_text()}"
+            assert self._ready.recv(64) == b"READY=1"
 
     @property
     def pid(self) -> int:
@@ -102,8 +112,19 @@ def left() -> dict[str, Any]:
 
 
 def drawn(text: str) -> str:
-    """The text without what is another each time."""
-    return _DRAWN.sub("*", text)
+    """The text without what is drawn for each ADD, or is the time of it."""
+    return _DRAWN.sub(lambda found: found[0].replace(found[found.lastgroup or 0], "*"), text)
+
+
+def comparable(*containers: str) -> list[str]:
+    """The node as lines, without what is another each time."""
+    state = node(*containers)
+    for link in state["host"]["links"].values():
+        if link.get("linkinfo", {}).get("info_kind") in _DRAWN_KINDS:
+            link["address"] = "*"
+    for space in (state[name] for name in ("host", *containers)):  # these come when the link has its carrier
+        space["routes6"] = [line for line in space["routes6"] if not line.startswith(("local", "anycast"))]
+    return [drawn(line) for line in settled(state)]
 
 
 def wipe() -> None:

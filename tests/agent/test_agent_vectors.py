@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent.live import FORWARDERS, drawn, running, wipe
+from agent.live import FORWARDERS, comparable, drawn, running, wipe
 from netns.plugin import PROGRAM, install, netns
-from netns.snapshot import node, settled
 from vectors.test_contract_vectors import FILES, call
 
 pytestmark = pytest.mark.sudo
@@ -30,8 +29,7 @@ def outcome(vector: dict[str, Any], path: Path, program: Path) -> tuple[int, str
     install(path, program=program)
     netns("c1")
     code, stdout, stderr = call(vector, path, path / vector["plugin"])
-    after = [drawn(line) for line in settled(node("c1"))]
-    return code, drawn(stdout), stderr, after
+    return code, drawn(stdout), stderr, comparable("c1")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
