@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 from cni_py.cmd.conflist import Conflist, read_conflist, rivals
@@ -18,18 +19,17 @@ _MARK = frame.SOCKET.encode()  # what every forwarder of ours has in it, of whic
 _BETWEEN_SECONDS = 0.1
 
 
-def install(bin_dir: str, conf_dir: str, conflist: str, wait_seconds: float) -> list[str]:
-    """Forwarders are in `bin_dir`, then the configuration in `conf_dir`, unless that is "": what was done, in words.
+def install(bin_dir: str, conf_dir: str, conflist: str, wait_seconds: float) -> Iterator[str]:
+    """Forwarders are in `bin_dir`, then the configuration in `conf_dir`, unless that is "": what is done, in words.
 
     The configuration comes last, when the agent has answered: with it a runtime takes the node for ready. Raises
     IOFailureError, InvalidConfigError, TryAgainError.
     """
     configuration = read_conflist(conflist) if conf_dir else None  # before anything is touched
-    done = place_binaries(bin_dir)
+    yield from place_binaries(bin_dir)
     if configuration is not None:
         await_agent(wait_seconds)
-        done += place_conflist(conf_dir, configuration)
-    return done
+        yield from place_conflist(conf_dir, configuration)
 
 
 def place_binaries(bin_dir: str) -> list[str]:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agent.live import SHIM, running
@@ -170,7 +171,9 @@ def test_two_at_once(host: Host) -> None:
 @pytest.mark.sudo
 def test_configuration_comes_last(host: Host) -> None:
     """Without an agent the binaries are there and the configuration is not; with one it is, and stays as it is."""
-    assert "no agent answers" in host.install("--wait", "0.3", expected=1)
+    said = host.install("--wait", "0.3", expected=1)
+    assert f"{host.bin}/cni-py: written" in said
+    assert "no agent answers" in said
     assert host.files() == NAMES
     with running(host.bin.parent):
         assert f"{host.conf}/10-cni-py.conflist: written" in host.install()
@@ -246,7 +249,7 @@ def test_uninstall_when_nothing_is_there(host: Host) -> None:
     "config", [routed(ipMasq=True), bridged(ipMasq=True, macspoofchk=True)], ids=["routed", "bridge"]
 )
 @pytest.mark.parametrize("with_agent", [True, False])
-def test_uninstall_with_attachments(host: Host, config: dict[str, object], with_agent: bool) -> None:
+def test_uninstall_with_attachments(host: Host, config: dict[str, Any], with_agent: bool) -> None:
     """Refused with the configuration gone and the network whole; forced, nothing is left, by the agent or without."""
     netns("c1", "c2")
     with running(host.bin.parent):
@@ -326,3 +329,48 @@ def test_uninstall_tells_what_it_cannot_place(host: Host) -> None:
 def test_usage() -> None:
     """A configuration without a place for it is wrong usage."""
     assert "--conflist needs --conf-dir" in cni_py("install", "--bin-dir", "/x", "--conflist", "/y", expected=2)
+
+
+@pytest.mark.sudo
+@pytest.mark.parametrize(
+    "config", [routed(ipMasq=True), bridged(ipMasq=True, macspoofchk=True)], ids=["routed", "bridge"]
+)
+def test_the_services_capabilities_are_enough(host: Host, config: dict[str, Any]) -> None:
+    """With no capability but those of the unit file, and no way to get others, the agent carries out every verb."""
+    unit = (ROOT / "deploy/systemd/cni-py.service").read_text()
+    (line,) = (one for one in unit.splitlines() if one.startswith("CapabilityBoundingSet="))
+    kept = ",".join("+" + name.removeprefix("CAP_").lower() for name in line.partition("=")[2].split())
+    bounded = ("setpriv", f"--bounding-set=-all,{kept}", "--inh-caps=-all", "--no-new-privs")
+    netns("c1")
+    cni_py("install", "--bin-dir", host.bin)
+    config = {
+        **config,
+        "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"},
+        "capabilities": {"portMappings": True, "bandwidth": True},
+        "runtimeConfig": {
+            "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "udp"}],
+            "bandwidth": {
+                "ingressRate": 8_000_000,
+                "ingressBurst": 800_000,
+                "egressRate": 8_000_000,
+                "egressBurst": 800_000,
+            },
+        },
+    }
+    with running(host.bin.parent, "--conf-dir", str(host.conf), prefix=bounded):
+        caller = Caller(host.bin, "c1", "/run/netns/c1")
+        code, result = caller.process("ADD", config)
+        assert code == 0, result
+        valid = [{"containerID": "c1", "ifname": "eth0"}]
+        for command, more in (
+            ("CHECK", {"prevResult": result}),
+            ("STATUS", {}),
+            ("GC", {"cni.dev/valid-attachments": valid}),
+            ("DEL", {"prevResult": result}),
+        ):
+            assert caller.process(command, {**config, **more}) == (0, None)
+        for command in ("ADD", "DEL"):
+            assert (
+                caller.process(command, {"cniVersion": "1.1.0", "name": "lo", "type": "loopback"}, "loopback")[0] == 0
+            )
+    assert host.files() == sorted([*NAMES, "10-cni-py.conflist"])
