@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cni_py.cmd.cold import ColdMachine
-from cni_py.cmd.plugin import Answer, answer, perform
+from cni_py.cmd.plugin import Answer, answer, missing_library, perform
 from cni_py.model.errors import IOFailureError
 from cni_py.model.persona import Persona
 from cni_py.spec.frame import SOCKET
@@ -18,8 +18,10 @@ def main(program: Path) -> None:
     """The process does what it was started for and exits. `program` is the file that was run, links not resolved."""
     arguments = sys.argv[1:]
     if not os.environ.get("CNI_COMMAND") and arguments:
-        from cni_py.cmd.cli import cli
-
+        try:
+            from cni_py.cmd.cli import cli
+        except ImportError as error:
+            finish(Answer(1, stderr=f"cni-py: {missing_library(error)}\n".encode()))
         cli(arguments)
     persona = Persona.named(program.name)
     finish(answer(persona.value, lambda request: _call(request, persona, program), os.environ, read_stdin))

@@ -60,11 +60,8 @@ def answer(name: str, verbs: Verbs, environ: Mapping[str, str], read_stdin: Call
     except CniPyError as error:
         return Answer(1, render_error(error, version_hint(stdin)))
     except ImportError as error:
-        missing = PluginError(
-            f"{name}: the Python library {error.name!r} is missing for {sys.executable}",
-            "in a checkout run ./dev setup; else install cni-py with pip for this very Python",
-        )
-        return Answer(1, render_error(missing, version_hint(stdin)))
+        what, _, remedy = missing_library(error).partition("; ")
+        return Answer(1, render_error(PluginError(f"{name}: {what}", remedy), version_hint(stdin)))
     except MemoryError:
         return Answer(1, render_error(PluginError(f"{name}: out of memory"), versions.CURRENT))
     except Exception as error:  # noqa: BLE001  # the caller reads JSON; a traceback on stdout or stderr helps nobody
@@ -73,6 +70,14 @@ def answer(name: str, verbs: Verbs, environ: Mapping[str, str], read_stdin: Call
             "this is a bug in cni-py; please report it with the configuration that led to it",
         )
         return Answer(1, render_error(bug, version_hint(stdin)))
+
+
+def missing_library(error: ImportError) -> str:
+    """What is missing, and after a semicolon where it comes from."""
+    return (
+        f"the Python library {error.name!r} is missing for {sys.executable}; "
+        "in a checkout run ./dev setup, else install cni-py with pip for this very Python"
+    )
 
 
 def _about(name: str) -> bytes:
