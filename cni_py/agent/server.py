@@ -8,6 +8,7 @@ out those that were made before.
 """
 
 import errno
+import logging
 import os
 import select
 import socket
@@ -32,6 +33,7 @@ _MOST_FDS = 4  # two are of use
 _CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid
 _PEER_SECONDS = struct.pack("@ll", 120, 0)  # a forwarder that neither goes on nor hangs up
 _TRANSIENT = {errno.EINTR, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_LOG = logging.getLogger("cni_py.agent")
 _GONE = select.POLLHUP | select.POLLERR | select.POLLRDHUP
 
 
@@ -199,6 +201,8 @@ class Server:
             caller = Caller(connection, self.stand_in)
             try:
                 self._serve(caller, connection)
+            except Exception as error:  # noqa: BLE001  # a bug costs the call that met it, not the node its agent
+                _LOG.error("a call was dropped: unexpected %s: %s", type(error).__name__, error)
             finally:
                 caller.close()
 

@@ -25,7 +25,7 @@ from cni_py.agent.turn import Turn
 from cni_py.cmd.census import Census
 from cni_py.cmd.conflist import Conflist, is_present, read_conflist
 from cni_py.cmd.install import place_conflist
-from cni_py.cmd.plugin import answer, perform
+from cni_py.cmd.plugin import Answer, answer, perform
 from cni_py.cmd.status import attachments
 from cni_py.cmd.upkeep import NodeUpkeep
 from cni_py.cmd.warm import Warm, WarmMachine
@@ -33,9 +33,10 @@ from cni_py.kernel import rtnl
 from cni_py.kernel.host_events import HostEvents
 from cni_py.kernel.netlink import NetlinkError
 from cni_py.model.attachment import Key, host_ifname
-from cni_py.model.errors import CniPyError, IOFailureError
+from cni_py.model.errors import CniPyError, IOFailureError, NetnsError
 from cni_py.model.persona import Persona
-from cni_py.spec import frame
+from cni_py.spec import frame, versions
+from cni_py.spec.codes import render_error
 from cni_py.spec.request import Request
 from cni_py.store.spool import Spool
 
@@ -137,12 +138,15 @@ class Agent:
                 self._census.note(request.config)
             return perform(request, persona, machine)
 
-        with machine.host():
-            answered = answer(persona.value, verbs, environ, lambda: caller.stdin)
+        try:
+            with machine.host():
+                answered = answer(persona.value, verbs, environ, lambda: caller.stdin)
+        except NetnsError as error:  # its first descriptor is something else
+            answered = Answer(1, render_error(error, versions.CURRENT))
         if answered.code == 0:
             return Outcome(0, answered.stdout, network)
-        error = json.loads(answered.stdout)
-        return Outcome(answered.code, answered.stdout, network, error["code"], error["msg"])
+        document = json.loads(answered.stdout)
+        return Outcome(answered.code, answered.stdout, network, document["code"], document["msg"])
 
     def _observe(self, call: Observed) -> None:
         if call.command == "ADD" and call.code == 0:
