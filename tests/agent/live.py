@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from netns.plugin import PROGRAM, ROOT, Caller
 from netns.snapshot import node, output, settled
 
 SHIM = ROOT / f"build/shim-{platform.machine()}"
+PYTHON = ("/usr/bin/python3", "-IS", "-X", "faulthandler")  # as the script's first line, but it can tell of its threads
 FORWARDERS = {"shim": SHIM, "script": PROGRAM}
 NOTHING: dict[str, Any] = {"links": [], "nft": "", "files": []}
 WAIT_S = 60
@@ -42,7 +44,7 @@ class Agent:
         self._ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._ready.bind("")  # a name of the kernel's choice, without a file
         environ = {**os.environ, "NOTIFY_SOCKET": self._ready.getsockname().decode().replace("\0", "@", 1)}
-        command = [*prefix, str(PROGRAM), "agent", *arguments]
+        command = [*prefix, *PYTHON, str(PROGRAM), "agent", *arguments]
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(command, env=environ, stderr=stderr, stdin=subprocess.DEVNULL)
         if wait:
@@ -80,6 +82,12 @@ class Agent:
         self.signal(signal.SIGKILL)
         assert self._process.wait(WAIT_S) == -signal.SIGKILL
 
+    def abort(self) -> None:
+        """It is dead, and the test's output says what each of its threads did."""
+        self.signal(signal.SIGABRT)
+        self._process.wait(WAIT_S)
+        sys.stderr.write(self.log.read_text())
+
     def size(self) -> tuple[int, int]:
         """Open descriptors and threads."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir())), len(list(Path(f"/proc/{self.pid}/task").iterdir()))
@@ -100,7 +108,7 @@ def running(directory: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> I
             agent.stop()
     finally:
         if agent.alive():
-            agent.kill()
+            agent.abort()
     quiet(agent.log)
 
 
@@ -152,11 +160,19 @@ class Dialogue:
         self.connection.settimeout(WAIT_S)
         self.connection.connect(str(SOCKET))
 
-    def call(self, caller: Caller, command: str, config: Mapping[str, Any], *, netns: bool = True) -> None:
-        """CALL with the descriptors that belong to it."""
+    def call(
+        self,
+        caller: Caller,
+        command: str,
+        config: Mapping[str, Any],
+        *,
+        netns: bool = True,
+        host: str = "/proc/self/ns/net",
+    ) -> None:
+        """CALL with the descriptors that belong to it: of `host` and, if `netns`, of CNI_NETNS."""
         environ = caller.environ(command)
         head = strings(caller.persona.value, *(f"{name}={value}" for name, value in environ.items()))
-        paths = ["/proc/self/ns/net", *([caller.netns] if netns else [])]
+        paths = [host, *([caller.netns] if netns else [])]
         fds = [os.open(path, os.O_RDONLY) for path in paths]
         try:
             frame = pack(CALL, head, json.dumps(config).encode())
@@ -213,5 +229,6 @@ def serves(caller: Caller, config: Mapping[str, Any]) -> None:
     """The agent is there and works: ADD, CHECK and DEL of a container that the test uses for nothing else."""
     code, result = caller.process("ADD", config)
     assert code == 0, result
-    assert caller.process("CHECK", {**config, "prevResult": result}) == (0, None)
-    assert caller.process("DEL", {**config, "prevResult": result}) == (0, None)
+    for command in ("CHECK", "DEL"):
+        code, document = caller.process(command, {**config, "prevResult": result})
+        assert (code, document) == (0, None)
