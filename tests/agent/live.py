@@ -220,9 +220,14 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-        inode = f":{os.fstat(file.fileno()).st_ino} "
-        while not any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines()):
-            os.sched_yield()
+        waiting_for(path)
+
+
+def waiting_for(path: Path) -> None:
+    """Somebody waits for the lock of that file."""
+    inode = f":{path.stat().st_ino} "
+    while not any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines()):
+        os.sched_yield()
 
 
 def serves(caller: Caller, config: Mapping[str, Any]) -> None:
