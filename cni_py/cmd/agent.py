@@ -29,6 +29,7 @@ from cni_py.cmd.plugin import Answer, answer, perform
 from cni_py.cmd.status import attachments
 from cni_py.cmd.upkeep import NodeUpkeep
 from cni_py.cmd.warm import Warm, WarmMachine
+from cni_py.cni.verbs import add as _loaded_for_the_first_add  # noqa: F401
 from cni_py.kernel import rtnl
 from cni_py.kernel.host_events import HostEvents
 from cni_py.kernel.netlink import NetlinkError

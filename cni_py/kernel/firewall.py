@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from cni_py.kernel import conntrack, nft, nft_mend
 from cni_py.kernel.netlink import NetlinkSocket
 from cni_py.model.attachment import Attachment
-from cni_py.model.nft import AddElements, Change, Element, Layout, Set
+from cni_py.model.nft import AddElements, Change, Element, Layout, Set, Table
 from cni_py.model.nft_expr import UDP, Range
 
 
@@ -18,6 +18,7 @@ class NftFirewall:
     def __init__(self, connect: Callable[[], NetlinkSocket] = nft.connect) -> None:
         self._connect = connect
         self._opened: NetlinkSocket | None = None
+        self._built = set[Table]()  # by what was last seen of them
 
     @property
     def socket(self) -> NetlinkSocket:
@@ -43,11 +44,13 @@ class NftFirewall:
 
     def commit(self, change: Change, restore: Callable[[], Change]) -> None:
         """One transaction; where a table was flushed, `restore` gives what else has to be in it."""
-        nft.commit(self.socket, change, restore)
+        tables = {layout.table for layout in change.layouts}
+        nft.commit(self.socket, change, restore, look=not tables <= self._built)
+        self._built |= tables
 
     def remove_if_empty(self, layouts: Iterable[Layout]) -> None:
         """Those of the layouts' tables that hold no element are gone."""
-        nft.remove_if_empty(self.socket, layouts)
+        self._built -= set(nft.remove_if_empty(self.socket, layouts))
 
     def mend(self, layouts: Sequence[Layout], wanted: Change) -> nft_mend.Mended:
         """The layouts' tables are as `wanted`, all that the node's attachments need, has them."""

@@ -82,14 +82,23 @@ def commit(
     change: Change,
     restore: Callable[[], Change] | None = None,
     rebuild: Iterable[Layout] = (),
+    *,
+    look: bool = False,
 ) -> bool:
     """All of `change` is in the kernel, or CniPyError and nothing is.
 
     True if a layout had to be built. `restore` is called then, once, for the elements of all other living attachments;
-    they go into the same transaction, before the change. The rules of `rebuild` are written anew in any case.
+    they go into the same transaction, before the change. The rules of `rebuild` are written anew in any case. `look`
+    first whether the layouts are there, where that is in doubt: a transaction that fails costs a thousand times more.
     """
     missing: set[Table] = {layout.table for layout in rebuild}
     layouts, operations = change.layouts, _worthwhile(socket, change)
+    absent = _absent(socket, layouts) if look else set()
+    if absent and restore is not None:
+        both = joined(restore(), Change(layouts, operations))
+        layouts, operations = both.layouts, both.operations
+        absent = _absent(socket, layouts)
+    missing |= absent
     attempts = _ATTEMPTS
     while attempts:
         try:
@@ -104,13 +113,18 @@ def commit(
                     both = joined(restore(), Change(layouts, operations))
                     layouts, operations = both.layouts, both.operations
                 missing.add(operation.set.table)
-                missing |= {one.table for one in layouts if not _read(socket, nft_wire.get_set(one.marker))}
+                missing |= _absent(socket, layouts)
             elif not (isinstance(operation, DeleteSet) and number == errno.ENOENT):  # somebody was faster
                 raise _explain(socket, refused) from None
             attempts -= 1
             continue
         return bool(missing)
     raise KernelError("nftables: somebody else changes our tables without pause", errno.EAGAIN, "try again")
+
+
+def _absent(socket: NetlinkSocket, layouts: Iterable[Layout]) -> set[Table]:
+    """The tables of which this very layout is not there."""
+    return {one.table for one in layouts if not _read(socket, nft_wire.get_set(one.marker))}
 
 
 def table_exists(socket: NetlinkSocket, table: Table) -> bool:
