@@ -8,26 +8,30 @@ The agent keeps what it read (`store.memory`).
 """
 
 import hashlib
-import json
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 from cni_py.model.attachment import STATE_DIR, Attachment, Key
 from cni_py.model.errors import DecodeError, IOFailureError
-from cni_py.store.attachment_json import decode_attachment, encode_attachment
+from cni_py.store.attachment_json import encode_attachment
 from cni_py.store.lock import Idle, lock
 from cni_py.store.memory import Memory
+from cni_py.store.record_file import (
+    MAX_BYTES,
+    READ,
+    failure,
+    open_lock,
+    read_record,
+    reporting,
+    temporary,
+    write_whole,
+)
 
 ELSEWHERE = "elsewhere"  # below the usual state directory: one file for each other one, its path inside
 MAIN = frozenset({"cni-py", "bridge", "ptp"})
-_MAX_BYTES = 1 << 20
 _MAX_NAME = 200
-# Never through a link, and never waiting for the other end of a FIFO that somebody put there.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class AttachmentStore:
@@ -53,13 +57,13 @@ class AttachmentStore:
     def locked(self) -> Iterator[None]:
         """No other process is in such a block: what all attachments of the node share is changed inside only."""
         try:
-            fd = _open_lock(f"{self._state}/lock")
+            fd = open_lock(f"{self._state}/lock")
         except FileNotFoundError:
             self._make_directory(self._state)
-            with _reporting(f"{self._state}/lock"):
-                fd = _open_lock(f"{self._state}/lock")
+            with reporting(f"{self._state}/lock"):
+                fd = open_lock(f"{self._state}/lock")
         except OSError as error:
-            raise _failure(f"{self._state}/lock", error) from None
+            raise failure(f"{self._state}/lock", error) from None
         try:
             lock(fd, idle=self._idle)
             self._holding = True
@@ -75,7 +79,7 @@ class AttachmentStore:
         if known is not None:
             return known.get(name)
         try:
-            return _read(f"{directory}/{name}")
+            return read_record(f"{directory}/{name}")
         except (FileNotFoundError, DecodeError, IOFailureError):
             return None
 
@@ -91,8 +95,8 @@ class AttachmentStore:
         if known is None:
             self._make_directory(directory)
             self._register()
-        with _reporting(f"{directory}/{name}"):
-            _write_whole(directory, name, encode_attachment(attachment))
+        with reporting(f"{directory}/{name}"):
+            write_whole(directory, name, encode_attachment(attachment))
         if self._memory is not None and known is not None:
             known[name] = attachment
             self._memory.mark(directory)
@@ -101,8 +105,8 @@ class AttachmentStore:
         """The record is not there, nor an empty directory where it was. Under the lock."""
         directory, name = self._place(attachment.key, attachment.plugin)
         known = self._recall(directory)
-        for part in (name, _temporary(name)) if known is None else (name,):
-            with _reporting(f"{directory}/{part}"), suppress(FileNotFoundError):
+        for part in (name, temporary(name)) if known is None else (name,):
+            with reporting(f"{directory}/{part}"), suppress(FileNotFoundError):
                 os.unlink(f"{directory}/{part}")
         if self._memory is not None and known is not None:
             known.pop(name, None)
@@ -148,11 +152,11 @@ class AttachmentStore:
         if self._boot:  # what this process noted, or saw as its own boot's, stays true as long as it lives
             return self._boot
         try:
-            fd = os.open(f"{self._state}/boot", _READ)
+            fd = os.open(f"{self._state}/boot", READ)
         except OSError:
             return ""
         try:
-            return os.read(fd, _MAX_BYTES).decode("ascii").strip()
+            return os.read(fd, MAX_BYTES).decode("ascii").strip()
         except (OSError, UnicodeDecodeError):  # a directory, somebody else's file
             return ""
         finally:
@@ -160,8 +164,8 @@ class AttachmentStore:
 
     def note_boot(self, boot: str) -> None:
         """From now on `boot_of_last_add` is `boot`."""
-        with _reporting(f"{self._state}/boot"):
-            _write_whole(self._state, "boot", boot.encode("ascii"))
+        with reporting(f"{self._state}/boot"):
+            write_whole(self._state, "boot", boot.encode("ascii"))
         self._boot = boot
 
     def check_writable(self) -> None:
@@ -169,7 +173,7 @@ class AttachmentStore:
         directory = self._state
         while not os.path.lexists(directory):
             directory = os.path.dirname(directory) or "/"
-        with _reporting(directory):
+        with reporting(directory):
             if not os.path.isdir(directory):
                 raise NotADirectoryError(20, "Not a directory")
             if not os.access(directory, os.W_OK | os.X_OK):
@@ -185,9 +189,9 @@ class AttachmentStore:
         registry, path = f"{STATE_DIR}/{ELSEWHERE}", os.path.normpath(self._state)
         self._make_directory(registry)
         name = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
-        with _reporting(f"{registry}/{name}"):
+        with reporting(f"{registry}/{name}"):
             if not os.path.lexists(f"{registry}/{name}"):
-                _write_whole(registry, name, path.encode("utf-8", "surrogateescape"))
+                write_whole(registry, name, path.encode("utf-8", "surrogateescape"))
 
     def _recall(self, directory: str) -> dict[str, Attachment] | None:
         """{file name: record} of a directory from memory, None if it does not say."""
@@ -213,7 +217,7 @@ class AttachmentStore:
             return []
 
     def _make_directory(self, path: str) -> None:
-        with _reporting(path):
+        with reporting(path):
             Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
@@ -223,9 +227,9 @@ def state_directories() -> list[str]:
     registry = f"{STATE_DIR}/{ELSEWHERE}"
     with suppress(OSError):
         for name in sorted(os.listdir(registry)):
-            fd = os.open(f"{registry}/{name}", _READ)
+            fd = os.open(f"{registry}/{name}", READ)
             try:
-                path = os.read(fd, _MAX_BYTES).decode("utf-8", "surrogateescape")
+                path = os.read(fd, MAX_BYTES).decode("utf-8", "surrogateescape")
             finally:
                 os.close(fd)
             if path.startswith("/") and "\0" not in path and os.path.isdir(path):
@@ -246,7 +250,7 @@ def _read_all(directory: str) -> tuple[dict[str, Attachment], Sequence[str]]:
     damaged: list[str] = []
     for name in _names(directory):
         try:
-            records[name] = _read(f"{directory}/{name}")
+            records[name] = read_record(f"{directory}/{name}")
         except FileNotFoundError:
             continue  # deleted meanwhile
         except (DecodeError, IOFailureError) as error:
@@ -254,79 +258,6 @@ def _read_all(directory: str) -> tuple[dict[str, Attachment], Sequence[str]]:
     return records, damaged
 
 
-def _read(path: str) -> Attachment:
-    """One record. Never follows a link, never waits for a FIFO, never reads more than a record can have."""
-    try:
-        fd = os.open(path, _READ)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise IOFailureError(f"{path}: {error.strerror}", "remove it if it is not yours") from None
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise DecodeError(f"{path} is not a regular file", "remove it")
-        data = os.read(fd, _MAX_BYTES)
-    finally:
-        os.close(fd)
-    try:
-        document: Any = json.loads(data.decode("utf-8"))
-        return decode_attachment(document)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DecodeError(f"{path} is no attachment record: {error}"[:300], "remove it") from None
-
-
-def _temporary(name: str) -> str:
-    """Where the next content of a file is written. One name a file: what a killed process left, the next removes."""
-    return f".{name}.new"
-
-
-def _write_whole(directory: str, name: str, content: bytes) -> None:
-    """The file has this content, or the one that it had. Under the lock, so nobody else writes the same file."""
-    temporary = f"{directory}/{_temporary(name)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        try:
-            fd = os.open(temporary, flags, 0o600)
-        except FileExistsError:
-            os.unlink(temporary)
-            fd = os.open(temporary, flags, 0o600)
-        try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-        finally:
-            os.close(fd)
-        os.rename(temporary, f"{directory}/{name}")
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _open_lock(path: str) -> int:
-    """A descriptor to lock; an existing file serves also where the disk is full or read-only."""
-    try:
-        return os.open(path, _READ)
-    except FileNotFoundError:
-        return os.open(path, _READ | os.O_CREAT, 0o600)
-
-
 def _directory(network: str) -> str:
     """A network's directory: its name, or a hash of one that is longer than a file name may be (255)."""
     return network if len(network) <= _MAX_NAME else hashlib.sha256(network.encode()).hexdigest()
-
-
-@contextmanager
-def _reporting(path: str) -> Iterator[None]:
-    """An OSError inside becomes an IOFailureError that names the path and what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise _failure(path, error) from None
-
-
-def _failure(path: str, error: OSError) -> IOFailureError:
-    return IOFailureError(
-        f"cannot write {path}: {error.strerror}",
-        "attachment records need a writable directory with free space: see stateDir in the configuration",
-    )
