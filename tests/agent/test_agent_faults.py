@@ -145,7 +145,7 @@ def test_damaged_record(name: str, restarted: bool, caller: Caller, tmp_path: Pa
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damaged_lease(name: str, caller: Caller, tmp_path: Path) -> None:
-    """Others are served and get another address; what DEL leaves is at most the file that is no lease of its container."""
+    """Others are served and get another address; DEL leaves at most the file that is no lease of its container."""
     with running(tmp_path):
         code, result = caller.process("ADD", CONFIG)
         assert code == 0
@@ -165,7 +165,7 @@ def test_damaged_lease(name: str, caller: Caller, tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", OBJECTS)
 def test_in_the_place_of(name: str, place: str, caller: Caller, tmp_path: Path) -> None:
-    """Whatever stands where the agent keeps state, it starts; ADD works or is refused with the path, as the script's."""
+    """The agent starts, whatever stands where it keeps state; ADD works or is refused and names the path."""
     path = PLACES[place]
     path.parent.mkdir(parents=True, exist_ok=True)
     OBJECTS[name](path)
