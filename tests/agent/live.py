@@ -77,6 +77,10 @@ class Agent:
         self.signal()
         assert self._process.wait(WAIT_S) == 0, self.log.read_text()
 
+    def ended(self) -> int:
+        """It has ended by itself: its exit status, negative for a signal."""
+        return self._process.wait(WAIT_S)
+
     def kill(self) -> None:
         """It is dead, in the middle of whatever it did."""
         self.signal(signal.SIGKILL)

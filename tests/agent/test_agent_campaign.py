@@ -1,7 +1,8 @@
 """The agent, or the shim, is killed at random instants while containers come and go, as often as `--campaign` says.
 
 Seeded; the figures are printed. What a runtime does is imitated: a failed ADD is followed by DEL, or the container is
-thrown away without one; a DEL that was killed is repeated. Afterwards the node holds the living containers and no more.
+thrown away without one; a DEL that was killed is repeated. Afterwards the node holds the living containers and no more,
+but for a lease now and then that only the runtime's GC takes: see test_killed_with_the_first_address.
 """
 
 import json
@@ -29,7 +30,7 @@ pytestmark = [pytest.mark.sudo, pytest.mark.timeout(0)]
 
 SEED = 20261124
 GRACE = ("--grace", "1", "--listen", "")
-COLLECTED_S = 60
+COLLECTED_S = 20
 AT_ONCE, PODS = 4, 16
 LATEST_KILL_S = 0.03
 POOL = {"type": "cni-py-ipam", "ranges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]]}
@@ -66,6 +67,7 @@ class Runtime:
     living: list[Pod] = field(default_factory=list)
     calls: list[Running] = field(default_factory=list)
     figures: dict[str, int] = field(default_factory=dict)
+    thrown_away: set[str] = field(default_factory=set)
     _made: int = 0
 
     @property
@@ -131,6 +133,7 @@ class Runtime:
             self.count("ADD failed")
             if self.draw.random() < 0.25:
                 self.count("thrown away without DEL")
+                self.thrown_away.add(call.pod.caller.container)
                 self._destroy(call.pod)
             else:
                 self._start("DEL", call.pod)
@@ -153,8 +156,8 @@ class Runtime:
         output("ip", "netns", "del", pod.caller.container)
 
 
-def holds(living: list[Pod]) -> str:
-    """What the node holds that is not of the living containers, or lacks of theirs; "" if nothing."""
+def holds(living: list[Pod]) -> dict[str, Any]:
+    """What the node holds that is not of the living containers, or lacks of theirs, by its kind."""
     names = {pod.caller.container for pod in living}
     veths = {host_ifname(Key("net", name, "eth0")) for name in names}
     leases = {
@@ -162,13 +165,13 @@ def holds(living: list[Pod]) -> str:
     }
     records = {json.loads(content)["key"]["container_id"] for content in files(RECORDS).values()}
     links = {line.split(":")[1].split("@")[0].strip() for line in output("ip", "-o", "link").splitlines()}
-    differences = {
+    differences: dict[str, set[Any]] = {
         "leases": leases ^ {(address, pod.caller.container) for pod in living for address in pod.addresses},
         "records": records ^ names,
         "links": {name for name in links if name.startswith("cp")} ^ veths,
         "host ports": _host_ports() ^ {10000 + int(name[1:]) for name in names},
     }
-    return str({name: difference for name, difference in differences.items() if difference} or "")
+    return {kind: difference for kind, difference in differences.items() if difference}
 
 
 def files(directory: str) -> dict[str, str]:
@@ -192,7 +195,10 @@ RECORDS = "/var/lib/cni-py/attachments/net"
 def test_campaign(
     victim: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No two living containers ever have one address; after one collection the node holds the living ones exactly."""
+    """No two living containers ever have one address; after one collection links, records, rules are the living ones'.
+
+    And so are the leases, but for those of ADDs that died at that one instant, and they are GC's.
+    """
     total = request.config.getoption("--campaign") // (3 if victim == "shim" else 1)
     log = tmp_path / "agent.log"
     draw = random.Random(SEED)  # noqa: S311  # instants, not secrets
@@ -213,7 +219,14 @@ def test_campaign(
     deadline = time.monotonic() + COLLECTED_S
     while (wrong := holds(runtime.living)) and time.monotonic() < deadline:
         assert agent.alive()
-    assert wrong == "", f"seed {SEED}: {wrong}"
+    assert set(wrong) <= {"leases"}, f"seed {SEED}: {wrong}"
+    unfinished = {container for _, container in wrong.get("leases", ())}
+    assert unfinished <= runtime.thrown_away, f"seed {SEED}: {wrong}"
+    runtime.figures["leases left to GC"] = len(unfinished)
+    spare, valid = Caller(runtime.path), [pod.caller.container for pod in runtime.living]
+    listed = [{"containerID": name, "ifname": "eth0"} for name in valid]
+    assert spare.process("GC", {**routed(ipam=POOL), "cni.dev/valid-attachments": listed}) == (0, None)
+    assert holds(runtime.living) == {}
     for pod in runtime.living:
         assert pod.caller.process("CHECK", pod.config) == (0, None)
         assert pod.caller.process("DEL", pod.config) == (0, None)

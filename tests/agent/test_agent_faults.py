@@ -1,6 +1,7 @@
 """An agent whose disk is full or read-only, whose files are damaged, whose clock jumps, whose containers vanish."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,30 @@ int clock_gettime(clockid_t id, struct timespec *now)
 """
 
 
+# Dies right after the next address is taken: its lease is on disk, and the index does not know yet whose it is.
+DEATH = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <unistd.h>
+int linkat(int from, const char *old, int to, const char *name, int flags)
+{
+	int (*real)(int, const char *, int, const char *, int) = dlsym(RTLD_NEXT, "linkat");
+	int result = real(from, old, to, name, flags);
+	if (access("/run/die", F_OK) == 0)
+		kill(getpid(), SIGKILL);
+	return result;
+}
+"""
+
+
+def preloaded(source: str, directory: Path) -> tuple[str, ...]:
+    """What a command begins with that has these functions instead of the C library's."""
+    (directory / "preloaded.c").write_text(source)
+    output("gcc", "-shared", "-fPIC", "-o", str(directory / "preloaded.so"), str(directory / "preloaded.c"), "-ldl")
+    return ("env", f"LD_PRELOAD={directory}/preloaded.so")
+
+
 @pytest.fixture
 def caller(fresh_namespaces: None, tmp_path: Path) -> Caller:
     """Container c1 behind the shim, without an agent yet; c0 is there for `serves`."""
@@ -56,8 +81,8 @@ def spare(caller: Caller) -> Caller:
 
 
 def settles(wanted: dict[str, Any]) -> None:
-    """The node comes to be like this within half a minute, by what the agent does by itself."""
-    deadline = time.monotonic() + 30
+    """The node comes to be like this within 15 s, by what the agent does by itself."""
+    deadline = time.monotonic() + 15
     while (seen := left()) != wanted and time.monotonic() < deadline:
         pass
     assert wanted == seen
@@ -181,11 +206,8 @@ def test_in_the_place_of(name: str, place: str, caller: Caller, tmp_path: Path) 
 
 def test_clock_set_back(caller: Caller, tmp_path: Path) -> None:
     """The wall clock jumps ten years back and then forth: ADD, CHECK, DEL and collection do not ask it."""
-    source, library = tmp_path / "clock.c", tmp_path / "clock.so"
-    source.write_text(CLOCK)
-    output("gcc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl")
     ten_years = 10 * 365 * 86400
-    with running(tmp_path, "--grace", "1", prefix=("env", f"LD_PRELOAD={library}")) as agent:
+    with running(tmp_path, "--grace", "1", prefix=preloaded(CLOCK, tmp_path)) as agent:
         code, result = caller.process("ADD", CONFIG)
         assert code == 0
         for offset in (-ten_years, ten_years, 0):
@@ -221,6 +243,38 @@ def test_namespace_deleted_during_add(deletes: bool, caller: Caller, tmp_path: P
         if deletes:
             assert caller.process("DEL", CONFIG) == (0, None)
             assert left() == NOTHING
+        settles(NOTHING)
+
+
+@pytest.mark.parametrize(
+    "deletes",
+    [
+        True,
+        pytest.param(
+            False,
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="the lease of an ADD that died before the index was written looks like another plugin's: "
+                "without DEL only the runtime's GC takes it",
+            ),
+        ),
+    ],
+    ids=["DEL", "no DEL"],
+)
+def test_killed_with_the_first_address(deletes: bool, caller: Caller, tmp_path: Path) -> None:
+    """The agent dies between taking an address and noting for whom: the address is free again after a restart."""
+    with running(tmp_path, prefix=preloaded(DEATH, tmp_path)) as agent:
+        serves(spare(caller), CONFIG)
+        Path("/run/die").touch()
+        code, error = caller.process("ADD", CONFIG)
+        assert (code, error["code"]) == (1, 11)
+        Path("/run/die").unlink()
+        assert agent.ended() == -signal.SIGKILL
+    assert [Path(path).name for path in left()["files"]] == ["10.7.0.3"]
+    output("ip", "netns", "del", "c1")
+    with running(tmp_path, "--grace", "1"):
+        if deletes:
+            assert caller.process("DEL", CONFIG) == (0, None)
         settles(NOTHING)
 
 
