@@ -9,7 +9,9 @@ from cni_py.model.ops import (
     AddLink,
     AddShaper,
     DelAddress,
+    DelFdb,
     DelLink,
+    DelNeighbour,
     DelRoute,
     Op,
     SetLink,
@@ -27,7 +29,7 @@ def already_so(op: Op, number: int) -> bool:
     Parallel first ADDs race for the bridge and its address, ours under one lock, other plugins' without.
     """
     match op:
-        case DelLink() | DelAddress() | DelRoute():
+        case DelLink() | DelAddress() | DelRoute() | DelNeighbour() | DelFdb():
             return number in _GONE
         case AddLink(link):
             return number == errno.EEXIST and link.kind == "bridge"

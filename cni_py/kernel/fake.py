@@ -9,17 +9,22 @@ from dataclasses import replace
 
 from cni_py.kernel.errnos import already_so, refusal
 from cni_py.model.errors import CniPyError, KernelError
-from cni_py.model.net import Address, LinkRoute, NodeState, Ns, Sysctl
+from cni_py.model.net import Address, Link, LinkRoute, Neighbour, NodeState, Ns, Sysctl
 from cni_py.model.ops import (
     AddAddress,
     AddLink,
     AddRoute,
     AddShaper,
     DelAddress,
+    DelFdb,
     DelLink,
+    DelNeighbour,
     DelRoute,
     Op,
+    ReplaceRoute,
+    SetFdb,
     SetLink,
+    SetNeighbour,
     SetSysctl,
     SetVlans,
     inverse,
@@ -101,14 +106,12 @@ class FakeKernel:
             case AddLink(link, peer):
                 ends = [link] if peer is None else [link, peer]
                 return errno.EEXIST if any(self.has_link(end.ns, end.name) for end in ends) else 0
-            case AddAddress(address):
-                return self._absent(address.ns, address.link) or (errno.EEXIST if self._holds(address) else 0)
-            case DelAddress(address):
-                return self._absent(address.ns, address.link) or (0 if self._holds(address) else errno.EADDRNOTAVAIL)
-            case AddRoute(route):
-                return self._absent(route.ns, route.link) or (errno.EEXIST if self._routes(route) else 0)
-            case DelRoute(route):
-                return self._absent(route.ns, route.link) or (0 if self._routes(route) else errno.ESRCH)
+            case AddAddress() | DelAddress():
+                return self._address_refused(op)
+            case AddRoute() | DelRoute() | ReplaceRoute():
+                return self._route_refused(op)
+            case SetNeighbour() | DelNeighbour() | SetFdb() | DelFdb():
+                return self._entry_refused(op)
             case SetLink(link) | SetVlans(link):
                 return self._absent(link.ns, link.name)
             case DelLink(ns, name):
@@ -118,6 +121,32 @@ class FakeKernel:
             case SetSysctl():
                 return 0
 
+    def _address_refused(self, op: AddAddress | DelAddress) -> int:
+        address = op.address
+        held = self._holds(address)
+        wrong = (errno.EEXIST if held else 0) if isinstance(op, AddAddress) else (0 if held else errno.EADDRNOTAVAIL)
+        return self._absent(address.ns, address.link) or wrong
+
+    def _route_refused(self, op: AddRoute | DelRoute | ReplaceRoute) -> int:
+        route = op.route
+        absent = 0 if route.kind == "unreachable" else self._absent(route.ns, route.link)
+        match op:
+            case AddRoute():
+                return absent or (errno.EEXIST if self._routes(route) else 0)
+            case DelRoute():
+                return absent or (0 if self._routes(route) else errno.ESRCH)
+            case ReplaceRoute():
+                return absent
+
+    def _entry_refused(self, op: SetNeighbour | DelNeighbour | SetFdb | DelFdb) -> int:
+        match op:
+            case SetNeighbour(one) | DelNeighbour(one):
+                held = one in self.state.neighbours or isinstance(op, SetNeighbour)
+                return self._absent(one.ns, one.link) or (0 if held else errno.ENOENT)
+            case SetFdb(entry) | DelFdb(entry):
+                held = entry in self.state.fdb or isinstance(op, SetFdb)
+                return self._absent(entry.ns, entry.link) or (0 if held else errno.ENOENT)
+
     def _changed(self, op: Op) -> NodeState:
         state = self.state
         match op:
@@ -125,23 +154,44 @@ class FakeKernel:
                 ends = (link,) if peer is None else (link, replace(peer, up=False))
                 return replace(state, links=(*state.links, *ends))
             case SetLink(link) | SetVlans(link):
-                others = tuple(one for one in state.links if (one.ns, one.name) != (link.ns, link.name))
-                return replace(state, links=(*others, link))
+                return self._link_changed(link)
             case DelLink(ns, name):
                 return self._without(ns, name)
-            case AddAddress(address):
-                return replace(state, addresses=(*state.addresses, address))
-            case DelAddress(address):
-                return replace(state, addresses=tuple(one for one in state.addresses if not _same(one, address)))
-            case AddRoute(route):
-                return replace(state, routes=(*state.routes, route))
+            case AddAddress() | DelAddress():
+                others_a = tuple(one for one in state.addresses if not _same(one, op.address))
+                return replace(state, addresses=(*others_a, op.address) if isinstance(op, AddAddress) else others_a)
             case DelRoute(route):
                 return replace(state, routes=tuple(one for one in state.routes if one != route))
+            case AddRoute(route) | ReplaceRoute(route):
+                others_r = tuple(one for one in state.routes if _place(one) != _place(route))
+                return replace(state, routes=(*others_r, route))
+            case SetNeighbour() | DelNeighbour() | SetFdb() | DelFdb():
+                return self._tunnel_changed(op)
             case AddShaper(shaper):
                 return replace(state, shapers=(*state.shapers, shaper))
             case SetSysctl(sysctl):
                 others_ = tuple(one for one in state.sysctls if (one.ns, one.key) != (sysctl.ns, sysctl.key))
                 return replace(state, sysctls=(*others_, Sysctl(sysctl.ns, sysctl.key, sysctl.value, sysctl.required)))
+
+    def _link_changed(self, link: Link) -> NodeState:
+        """With the MAC of a link its neighbours go."""
+        state = self.state
+        before = state.link(link.ns, link.name)
+        if before is not None and before.mac != link.mac:
+            known = tuple(one for one in state.neighbours if (one.ns, one.link) != (link.ns, link.name))
+            state = replace(state, neighbours=known)
+        others = tuple(one for one in state.links if (one.ns, one.name) != (link.ns, link.name))
+        return replace(state, links=(*others, link))
+
+    def _tunnel_changed(self, op: SetNeighbour | DelNeighbour | SetFdb | DelFdb) -> NodeState:
+        state = self.state
+        match op:
+            case SetNeighbour(one) | DelNeighbour(one):
+                left = tuple(seen for seen in state.neighbours if _known_by(seen) != _known_by(one))
+                return replace(state, neighbours=(*left, one) if isinstance(op, SetNeighbour) else left)
+            case SetFdb(entry) | DelFdb(entry):
+                others = tuple(seen for seen in state.fdb if (seen.link, seen.mac) != (entry.link, entry.mac))
+                return replace(state, fdb=(*others, entry) if isinstance(op, SetFdb) else others)
 
     def _without(self, ns: Ns, name: str) -> NodeState:
         """The state without a link, its other end, and all that was on either."""
@@ -157,6 +207,8 @@ class FakeKernel:
             routes=tuple(one for one in self.state.routes if (one.ns, one.link) not in gone),
             sysctls=tuple(one for one in self.state.sysctls if not links & set(one.key.split("/"))),
             shapers=tuple(one for one in self.state.shapers if not {one.link, one.mirror_from} & links),
+            neighbours=tuple(one for one in self.state.neighbours if (one.ns, one.link) not in gone),
+            fdb=tuple(one for one in self.state.fdb if (one.ns, one.link) not in gone),
         )
 
     def _is_end(self, ns: Ns, name: str, peer: str) -> bool:
@@ -174,9 +226,17 @@ class FakeKernel:
         return any(_same(one, address) for one in self.state.addresses)
 
     def _routes(self, route: LinkRoute) -> bool:
-        key = (route.ns, route.dst, route.table, route.priority)
-        return any((one.ns, one.dst, one.table, one.priority) == key for one in self.state.routes)
+        return any(_place(one) == _place(route) for one in self.state.routes)
 
 
 def _same(one: Address, other: Address) -> bool:
     return (one.ns, one.link, one.address) == (other.ns, other.link, other.address)
+
+
+def _place(route: LinkRoute) -> tuple[object, ...]:
+    """What no two routes have in common."""
+    return route.ns, route.dst, route.table, route.priority
+
+
+def _known_by(neighbour: Neighbour) -> tuple[object, ...]:
+    return neighbour.ns, neighbour.link, neighbour.address

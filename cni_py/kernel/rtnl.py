@@ -6,10 +6,23 @@ Numbers: linux/rtnetlink.h, if_link.h, if_addr.h.
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 
-from cni_py.kernel.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, attr, message, nested, parse_attrs
-from cni_py.model.net import Address, Link, LinkRoute
+from cni_py.kernel import tunnel
+from cni_py.kernel.netlink import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    attr,
+    message,
+    nested,
+    parse_attrs,
+)
+from cni_py.model.net import PROTOCOL_ATTACHMENT, Address, Link, LinkRoute, Vxlan
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
@@ -32,11 +45,13 @@ IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
 
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
+_RTA_VIA = 18
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
+_ROUTE_TYPES = {"unicast": 1, "unreachable": 7}
 _RTN_UNICAST = 1
 _ONLINK = 4
 # Who made a route. Ours on the host can be told from all others; in the container it is what the reference says, boot.
-ROUTE_PROTOCOL = {"host": 142, "container": 3}
+ROUTE_PROTOCOL = {"host": PROTOCOL_ATTACHMENT, "container": 3}
 
 _MAKE = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 
@@ -64,6 +79,7 @@ class SeenLink:
     peer: int
     vlan_filtering: bool
     peer_netns: int  # the id of the peer's namespace in this one; -1 if it is none or has none
+    vxlan: Vxlan | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +115,11 @@ def new_veth(host: Link, peer: Link, netns_fd: int | None, master: int) -> bytes
 
 
 def new_link(link: Link) -> bytes:
-    """A bridge or an ifb."""
+    """A bridge, an ifb or a VXLAN."""
     flags = (IFF_UP if link.up else 0) | (IFF_PROMISC if link.promisc else 0)
     data = (nested(IFLA_INFO_DATA, attr(IFLA_BR_VLAN_FILTERING, b"\x01")),) if link.vlan_filtering else ()
+    if link.vxlan is not None:
+        data = (nested(IFLA_INFO_DATA, tunnel.vxlan_data(link.vxlan)),)
     body = (
         _IFINFO.pack(0, 0, 0, flags, flags)
         + _text(IFLA_IFNAME, link.name)
@@ -125,6 +143,9 @@ def set_link(index: int, change: dict[str, object], master: int) -> list[bytes]:
     if "vlan_filtering" in change:
         value = attr(IFLA_BR_VLAN_FILTERING, bytes([bool(change["vlan_filtering"])]))
         attributes += nested(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "bridge"), nested(IFLA_INFO_DATA, value))
+    if isinstance(vxlan := change.get("vxlan"), Vxlan):
+        value = tunnel.vxlan_change(vxlan)
+        attributes += nested(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "vxlan"), nested(IFLA_INFO_DATA, value))
     messages = []
     if mask or attributes:
         messages.append(message(RTM_NEWLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, flags, mask) + attributes))
@@ -198,10 +219,11 @@ def parse_link(payload: bytes) -> SeenLink:
     told = parse_attrs(payload, 16)
     info = parse_attrs(told.get(IFLA_LINKINFO, b""))
     data = parse_attrs(info.get(IFLA_INFO_DATA, b""))
+    kind = _parse_text(info.get(IFLA_INFO_KIND, b""))
     return SeenLink(
         index=index,
         name=_parse_text(told.get(IFLA_IFNAME, b"")),
-        kind=_parse_text(info.get(IFLA_INFO_KIND, b"")),
+        kind=kind,
         mac=told.get(IFLA_ADDRESS, b"").hex(":"),
         mtu=_parse_u32(told.get(IFLA_MTU)),
         flags=flags,
@@ -210,6 +232,7 @@ def parse_link(payload: bytes) -> SeenLink:
         peer=_parse_u32(told.get(IFLA_LINK)),
         vlan_filtering=data.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
         peer_netns=struct.unpack("=i", told.get(_IFLA_LINK_NETNSID, b"\xff" * 4))[0],
+        vxlan=tunnel.parse_vxlan(data) if kind == "vxlan" else None,
     )
 
 
@@ -240,6 +263,11 @@ def new_route(route: LinkRoute, index: int) -> bytes:
     return message(RTM_NEWROUTE, _MAKE, _route(route, index))
 
 
+def replace_route(route: LinkRoute, index: int) -> bytes:
+    """A route out of the link of that index, in the place of the one to the same destination with its priority."""
+    return message(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, _route(route, index))
+
+
 def del_route(route: LinkRoute, index: int) -> bytes:
     """The route goes."""
     return message(RTM_DELROUTE, NLM_F_ACK, _route(route, index))
@@ -248,6 +276,37 @@ def del_route(route: LinkRoute, index: int) -> bytes:
 def get_routes(family: int) -> bytes:
     """Ask for all routes of a family."""
     return message(RTM_GETROUTE, NLM_F_DUMP, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+
+
+def get_routes_of(family: int, protocol: int) -> bytes:
+    """Ask for the routes of a family that one protocol made (the kernel filters, with NETLINK_GET_STRICT_CHK)."""
+    return message(RTM_GETROUTE, NLM_F_DUMP, _RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0))
+
+
+def parse_whole_route(payload: bytes, name_of: Callable[[int], str]) -> LinkRoute:
+    """A route with all that is its own; out of no link ("") if out of several. `name_of` tells an index's name."""
+    family, length, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(payload)
+    told = parse_attrs(payload, _RTMSG.size)
+    metrics = parse_attrs(told.get(_RTA_METRICS, b""))
+    via = told.get(_RTA_GATEWAY) or told.get(_RTA_VIA, b"\0\0")[2:]
+    src = told.get(_RTA_PREFSRC)
+    unreachable = kind == _ROUTE_TYPES["unreachable"]  # of IPv6 it is said to be out of lo
+    return LinkRoute(
+        "host",
+        "" if unreachable or _RTA_OIF not in told else name_of(_parse_u32(told[_RTA_OIF])),
+        ip_network((told.get(_RTA_DST) or bytes(4 if family == AF_INET else 16), length)),
+        gw=ip_address(via) if via else None,
+        src=ip_address(src) if src else None,
+        scope=scope,
+        table=_parse_u32(told.get(_RTA_TABLE)) or table,
+        priority=_parse_u32(told.get(_RTA_PRIORITY)),
+        mtu=_parse_u32(metrics.get(_RTAX_MTU)),
+        advmss=_parse_u32(metrics.get(_RTAX_ADVMSS)),
+        onlink=bool(flags & _ONLINK),
+        kind="unreachable" if unreachable else "unicast",
+        encap=tunnel.parse_encap(told),
+        protocol=protocol,
+    )
 
 
 def parse_route(payload: bytes) -> SeenRoute | None:
@@ -284,15 +343,17 @@ def _route(route: LinkRoute, index: int) -> bytes:
     family = AF_INET if route.dst.version == 4 else AF_INET6
     table = route.table if route.table < 256 else 0
     scope = route.scope if route.dst.version == 4 else 0  # IPv6 knows no scope of routes
-    protocol = ROUTE_PROTOCOL[route.ns]
-    body = _RTMSG.pack(
-        family, route.dst.prefixlen, 0, 0, table, protocol, scope, _RTN_UNICAST, _ONLINK if route.onlink else 0
-    )
+    protocol = route.protocol or ROUTE_PROTOCOL[route.ns]
+    kind, flags = _ROUTE_TYPES[route.kind], _ONLINK if route.onlink else 0
+    body = _RTMSG.pack(family, route.dst.prefixlen, 0, 0, table, protocol, scope, kind, flags)
     if route.dst.prefixlen:
         body += attr(_RTA_DST, route.dst.network_address.packed)
-    body += attr(_RTA_OIF, _U32.pack(index))
-    if route.gw is not None:
+    if index:
+        body += attr(_RTA_OIF, _U32.pack(index))
+    if route.gw is not None and route.gw.version == route.dst.version:
         body += attr(_RTA_GATEWAY, route.gw.packed)
+    elif route.gw is not None:
+        body += attr(_RTA_VIA, struct.pack("=H", AF_INET6) + route.gw.packed)
     if route.src is not None:
         body += attr(_RTA_PREFSRC, route.src.packed)
     if route.priority:
@@ -304,7 +365,8 @@ def _route(route: LinkRoute, index: int) -> bytes:
         for number, value in ((_RTAX_MTU, route.mtu), (_RTAX_ADVMSS, route.advmss))
         if value
     ]
-    return body + (nested(_RTA_METRICS, *metrics) if metrics else b"")
+    body += nested(_RTA_METRICS, *metrics) if metrics else b""
+    return body if route.encap is None else body + tunnel.encap_attributes(route.encap)
 
 
 def _optional(link: Link) -> bytes:

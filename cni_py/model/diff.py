@@ -91,7 +91,8 @@ def link_change(link: Link, seen: Link) -> dict[str, object] | None:
         wanted |= {"mac": link.mac} if link.mac and not seen.mac else {}
     else:
         wanted |= {"master": link.master, "hairpin": link.hairpin, "isolated": link.isolated}
-        wanted |= {name: value for name, value in (("mac", link.mac), ("mtu", link.mtu)) if value}
+        named = (("mac", link.mac), ("mtu", link.mtu), ("vxlan", link.vxlan))
+        wanted |= {name: value for name, value in named if value}
     changed = {name: value for name, value in wanted.items() if getattr(seen, name) != value}
     return changed or None
 

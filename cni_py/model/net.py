@@ -10,10 +10,28 @@ from typing import Literal
 from cni_py.model.result import IPAddress, IPInterface, IPNetwork
 
 Ns = Literal["host", "container"]
-LinkKind = Literal["veth", "bridge", "ifb", "other"]
+LinkKind = Literal["veth", "bridge", "ifb", "vxlan", "other"]
+RouteKind = Literal["unicast", "unreachable"]
 
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 TABLE_MAIN = 254
+# Who made a route on the host: an attachment, or the overlay. Each finds its own again by it, and touches no other.
+PROTOCOL_ATTACHMENT, PROTOCOL_OVERLAY = 142, 143
+
+
+@dataclass(frozen=True, slots=True)
+class Vxlan:
+    """What is a VXLAN link's own. `local` is the outer source address; its family is that of all outer packets.
+
+    With `gpe` the link has no VNI, address or MAC of its own: it carries IP packets, and a route's `Encap` tells where
+    to. `learning` is what nobody wants and a link made by hand has.
+    """
+
+    port: int
+    vni: int = 0
+    local: IPAddress | None = None
+    gpe: bool = False
+    learning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +59,7 @@ class Link:
     trunk: tuple[int, ...] = ()
     default_vlan: bool = True
     shared: bool = False
+    vxlan: Vxlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +74,21 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class Encap:
+    """The tunnel header that a route puts before each packet: from `src` to `dst`, of one family, for network `vni`."""
+
+    vni: int
+    src: IPAddress
+    dst: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
 class LinkRoute:
     """A route out of a link. `src` is the preferred source; numbers of 0 are left to the kernel.
 
-    `onlink`: the gateway is taken to be on the link, though no route says so.
+    `onlink`: the gateway is taken to be on the link, though no route says so. A route of IPv4 may have a gateway of
+    IPv6. One that is "unreachable" is out of no link ("") and answers with an ICMP error. `protocol` says who made it,
+    0 an attachment.
     """
 
     ns: Ns
@@ -72,6 +102,29 @@ class LinkRoute:
     mtu: int = 0
     advmss: int = 0
     onlink: bool = False
+    kind: RouteKind = "unicast"
+    encap: Encap | None = None
+    protocol: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A permanent entry of a link: packets to `address` go to `mac`, nobody is asked."""
+
+    ns: Ns
+    link: str
+    address: IPAddress
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fdb:
+    """A permanent forwarding entry of a VXLAN link: frames to `mac` go into the tunnel to the node at `dst`."""
+
+    ns: Ns
+    link: str
+    mac: str
+    dst: IPAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +162,8 @@ class NodeState:
     routes: tuple[LinkRoute, ...] = ()
     sysctls: tuple[Sysctl, ...] = ()
     shapers: tuple[Shaper, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    fdb: tuple[Fdb, ...] = ()
 
     def link(self, ns: Ns, name: str) -> Link | None:
         """The link of that name, None if it is not here."""

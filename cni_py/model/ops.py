@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cni_py.model.net import Address, Link, LinkRoute, Ns, Shaper, Sysctl
+from cni_py.model.net import Address, Fdb, Link, LinkRoute, Neighbour, Ns, Shaper, Sysctl
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,42 @@ class DelRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplaceRoute:
+    """A route to the same destination with the same priority takes the place of `before`, with no moment between."""
+
+    route: LinkRoute
+    before: LinkRoute
+
+
+@dataclass(frozen=True, slots=True)
+class SetNeighbour:
+    """A link knows a neighbour's MAC, whatever it knew of that address before."""
+
+    neighbour: Neighbour
+
+
+@dataclass(frozen=True, slots=True)
+class DelNeighbour:
+    """A link knows nothing of an address."""
+
+    neighbour: Neighbour
+
+
+@dataclass(frozen=True, slots=True)
+class SetFdb:
+    """A VXLAN link knows the node behind a MAC, whichever it took it for before."""
+
+    entry: Fdb
+
+
+@dataclass(frozen=True, slots=True)
+class DelFdb:
+    """A VXLAN link knows no node behind a MAC."""
+
+    entry: Fdb
+
+
+@dataclass(frozen=True, slots=True)
 class SetSysctl:
     """A sysctl gets a value; `before` is what it was, None if the file comes with a link that is made here."""
 
@@ -79,7 +115,23 @@ class AddShaper:
     shaper: Shaper
 
 
-Op = AddLink | SetLink | SetVlans | DelLink | AddAddress | DelAddress | AddRoute | DelRoute | SetSysctl | AddShaper
+Op = (
+    AddLink
+    | SetLink
+    | SetVlans
+    | DelLink
+    | AddAddress
+    | DelAddress
+    | AddRoute
+    | DelRoute
+    | ReplaceRoute
+    | SetNeighbour
+    | DelNeighbour
+    | SetFdb
+    | DelFdb
+    | SetSysctl
+    | AddShaper
+)
 
 
 def ns_of(op: Op) -> Ns:
@@ -91,8 +143,12 @@ def ns_of(op: Op) -> Ns:
             return op.sysctl.ns
         case AddAddress() | DelAddress():
             return op.address.ns
-        case AddRoute() | DelRoute():
+        case AddRoute() | DelRoute() | ReplaceRoute():
             return op.route.ns
+        case SetNeighbour() | DelNeighbour():
+            return op.neighbour.ns
+        case SetFdb() | DelFdb():
+            return op.entry.ns
         case DelLink():
             return op.ns
         case AddShaper():

@@ -1,21 +1,27 @@
 """A change in words: what errors, CHECK and a dry run say."""
 
+from cni_py.model.net import LinkRoute
 from cni_py.model.ops import (
     AddAddress,
     AddLink,
     AddRoute,
     AddShaper,
     DelAddress,
+    DelFdb,
     DelLink,
+    DelNeighbour,
     DelRoute,
     Op,
+    ReplaceRoute,
+    SetFdb,
     SetLink,
+    SetNeighbour,
     SetSysctl,
     SetVlans,
 )
 
 
-def describe(op: Op) -> str:  # noqa: C901  # a branch a kind of change
+def describe(op: Op) -> str:  # noqa: C901, PLR0912  # a branch a kind of change
     """The change in words, for errors."""
     match op:
         case AddLink(link, peer):
@@ -31,9 +37,19 @@ def describe(op: Op) -> str:  # noqa: C901  # a branch a kind of change
         case DelAddress(address):
             return f"remove address {address.address} from {address.link!r}{_where(address.ns)}"
         case AddRoute(route):
-            return f"add route {_route(route.dst, route.gw)} by {route.link!r}{_where(route.ns)}"
+            return f"add route {_route(route)}{_where(route.ns)}"
         case DelRoute(route):
-            return f"remove route {_route(route.dst, route.gw)} by {route.link!r}{_where(route.ns)}"
+            return f"remove route {_route(route)}{_where(route.ns)}"
+        case ReplaceRoute(route, before):
+            return f"change route {_route(before)} to {_route(route)}{_where(route.ns)}"
+        case SetNeighbour(neighbour):
+            return f"note {neighbour.mac} as {neighbour.address} on {neighbour.link!r}"
+        case DelNeighbour(neighbour):
+            return f"forget {neighbour.address} on {neighbour.link!r}"
+        case SetFdb(entry):
+            return f"send frames for {entry.mac} by {entry.link!r} to {entry.dst}"
+        case DelFdb(entry):
+            return f"send no frames for {entry.mac} by {entry.link!r} to {entry.dst}"
         case SetSysctl(sysctl):
             return f"write {sysctl.value} to /proc/sys/{sysctl.key}{_where(sysctl.ns)}"
         case AddShaper(shaper):
@@ -44,5 +60,9 @@ def _where(ns: str) -> str:
     return " in the container" if ns == "container" else ""
 
 
-def _route(dst: object, gw: object) -> str:
-    return f"{dst} via {gw}" if gw is not None else str(dst)
+def _route(route: LinkRoute) -> str:
+    if route.kind == "unreachable":
+        return f"{route.dst} (unreachable)"
+    via = f" via {route.gw}" if route.gw is not None else ""
+    through = f" through a tunnel to {route.encap.dst}" if route.encap is not None else ""
+    return f"{route.dst}{via}{through} by {route.link!r}"

@@ -1,0 +1,170 @@
+"""The steps from what is seen of our own to exactly what is wanted: what is only seen goes.
+
+`model.diff` adds one attachment to a node that has others'; this is for what one planner owns whole, thousands of
+objects, found by the kernel's own keys. Links come first, what a link loses with a step is planned as lost.
+
+Order: what makes the unwanted unreachable; routes away; links with their addresses; neighbours and forwarding, then
+the routes by them; last neighbours, forwarding, addresses and links that nothing uses any more. A destination that
+moves is one change of its route, at no moment is there none.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from cni_py.model.diff import link_change
+from cni_py.model.net import Address, Fdb, Link, LinkRoute, Neighbour, NodeState, Sysctl
+from cni_py.model.ops import (
+    AddAddress,
+    AddLink,
+    AddRoute,
+    DelAddress,
+    DelFdb,
+    DelLink,
+    DelNeighbour,
+    DelRoute,
+    Op,
+    ReplaceRoute,
+    SetFdb,
+    SetLink,
+    SetNeighbour,
+    SetSysctl,
+)
+
+T = TypeVar("T")
+
+
+def converge(desired: NodeState, observed: NodeState) -> tuple[Op, ...]:
+    """The changes that turn `observed`, all of it ours, into `desired`; empty if nothing differs. Host objects only."""
+    links = _links(desired, observed)
+    left = _left(observed, links.emptied, links.forgetful)
+    routes = _compare(desired.routes, left.routes, _route_key)
+    neighbours = _compare(desired.neighbours, left.neighbours, _neighbour_key)
+    fdb = _compare(desired.fdb, left.fdb, _fdb_key)
+    addresses = _compare(desired.addresses, left.addresses, _address_key)
+    kept = {link.name for link in desired.links}
+    return (
+        *_routes(routes, guard=True),
+        *(DelRoute(route) for route in routes.surplus if route.kind == "unicast"),
+        *links.made,
+        *_sysctls(desired.sysctls, observed.sysctls, links.recreated),
+        *links.changed,
+        *(AddAddress(address) for address, before in addresses.wanted if before is None),
+        *(SetNeighbour(neighbour) for neighbour, _ in neighbours.wanted),
+        *(SetFdb(entry) for entry, _ in fdb.wanted),
+        *_routes(routes, guard=False),
+        *(DelFdb(entry) for entry in fdb.surplus if entry.link in kept),
+        *(DelNeighbour(neighbour) for neighbour in neighbours.surplus if neighbour.link in kept),
+        *(DelAddress(address) for address in addresses.surplus if address.link in kept),
+        *(DelLink("host", link.name) for link in observed.links if link.name not in kept),
+        *(DelRoute(route) for route in routes.surplus if route.kind == "unreachable"),
+    )
+
+
+@dataclass(slots=True)
+class _LinkSteps:
+    """`emptied` are links that have nothing on them when the steps are done, `forgetful` those without neighbours."""
+
+    made: list[Op]
+    changed: list[Op]
+    recreated: set[str]
+    emptied: set[str]
+    forgetful: set[str]
+
+
+def _links(desired: NodeState, observed: NodeState) -> _LinkSteps:
+    steps = _LinkSteps([], [], set(), set(), set())
+    seen_by_name = {link.name: link for link in observed.links}
+    for link in desired.links:
+        seen = seen_by_name.get(link.name)
+        if seen is not None and not _can_become(seen, link):
+            steps.made.append(DelLink("host", link.name))
+            seen = None
+        if seen is None:
+            steps.recreated.add(link.name)
+            steps.emptied.add(link.name)
+            seen = replace(link, up=False)  # sysctls come before it is up
+            steps.made.append(AddLink(seen))
+        change = link_change(link, seen)
+        if change is None:
+            continue
+        steps.changed.append(SetLink(link, seen))
+        if "mac" in change:  # the kernel forgets all neighbours of a link whose MAC changes, permanent ones too
+            steps.forgetful.add(link.name)
+    return steps
+
+
+def _can_become(seen: Link, link: Link) -> bool:
+    """True if a link can be changed into the other while packets flow; a VXLAN's source address and learning can."""
+    if seen.kind != link.kind or seen.vxlan is None or link.vxlan is None:
+        return seen.kind == link.kind and seen.vxlan == link.vxlan
+    fixed = replace(seen.vxlan, local=link.vxlan.local, learning=link.vxlan.learning)
+    return fixed == link.vxlan and _family(seen.vxlan.local) == _family(link.vxlan.local)
+
+
+def _family(address: object) -> int:
+    return int(getattr(address, "version", 0))
+
+
+def _left(observed: NodeState, emptied: set[str], forgetful: set[str]) -> NodeState:
+    if not emptied and not forgetful:
+        return observed
+    without = emptied | forgetful
+    return replace(
+        observed,
+        addresses=tuple(one for one in observed.addresses if one.link not in emptied),
+        routes=tuple(one for one in observed.routes if one.link not in emptied),
+        fdb=tuple(one for one in observed.fdb if one.link not in emptied),
+        neighbours=tuple(one for one in observed.neighbours if one.link not in without),
+    )
+
+
+@dataclass(slots=True)
+class _Comparison(Generic[T]):
+    """`wanted`: what is missing or differs, with what is in its place; `surplus`: whose place nobody wants."""
+
+    wanted: list[tuple[T, T | None]]
+    surplus: list[T]
+
+
+def _compare(desired: Iterable[T], observed: Iterable[T], key: Callable[[T], Hashable]) -> _Comparison[T]:
+    places: dict[Hashable, T] = {}
+    surplus = [one for one in observed if places.setdefault(key(one), one) is not one]
+    wanted = []
+    for one in desired:
+        before = places.pop(key(one), None)
+        if before != one:
+            wanted.append((one, before))
+    return _Comparison(wanted, [*surplus, *places.values()])
+
+
+def _route_key(route: LinkRoute) -> Hashable:
+    return route.dst, route.priority, route.table
+
+
+def _neighbour_key(neighbour: Neighbour) -> Hashable:
+    return neighbour.link, neighbour.address
+
+
+def _fdb_key(entry: Fdb) -> Hashable:
+    return entry.link, entry.mac
+
+
+def _address_key(address: Address) -> Hashable:
+    """How an address came to be (prefix route, DAD) is not seen again."""
+    return address.link, address.address
+
+
+def _routes(routes: _Comparison[LinkRoute], *, guard: bool) -> Iterator[Op]:
+    for route, before in routes.wanted:
+        if (route.kind == "unreachable") == guard:
+            yield AddRoute(route) if before is None else ReplaceRoute(route, before)
+
+
+def _sysctls(desired: Iterable[Sysctl], observed: Iterable[Sysctl], recreated: set[str]) -> Iterator[Op]:
+    seen = {sysctl.key: sysctl.value for sysctl in observed}
+    for sysctl in desired:
+        new = any(f"/conf/{name}/" in sysctl.key for name in recreated)
+        before = None if new else seen.get(sysctl.key)
+        if before != sysctl.value:
+            yield SetSysctl(sysctl, before)
