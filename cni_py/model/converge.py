@@ -3,9 +3,9 @@
 `model.diff` adds one attachment to a node that has others'; this is for what one planner owns whole, thousands of
 objects, found by the kernel's own keys. Links come first, what a link loses with a step is planned as lost.
 
-Order: what makes the unwanted unreachable; routes away; links with their addresses; neighbours and forwarding, then
-the routes by them; last neighbours, forwarding, addresses and links that nothing uses any more. A destination that
-moves is one change of its route, at no moment is there none.
+Order: what makes the unwanted unreachable; routes away; links with their addresses; forwarding, the neighbours that are
+behind it, the routes by them; last neighbours, forwarding, addresses and links that nothing uses any more. What moves
+from one node to another is one change of its route or of its neighbour: at no moment is there none.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -50,11 +50,11 @@ def converge(desired: NodeState, observed: NodeState) -> tuple[Op, ...]:
         *_sysctls(desired.sysctls, observed.sysctls, links.recreated),
         *links.changed,
         *(AddAddress(address) for address, before in addresses.wanted if before is None),
-        *(SetNeighbour(neighbour) for neighbour, _ in neighbours.wanted),
         *(SetFdb(entry) for entry, _ in fdb.wanted),
+        *(SetNeighbour(neighbour) for neighbour, _ in neighbours.wanted),
         *_routes(routes, guard=False),
-        *(DelFdb(entry) for entry in fdb.surplus if entry.link in kept),
         *(DelNeighbour(neighbour) for neighbour in neighbours.surplus if neighbour.link in kept),
+        *(DelFdb(entry) for entry in fdb.surplus if entry.link in kept),
         *(DelAddress(address) for address in addresses.surplus if address.link in kept),
         *(DelLink("host", link.name) for link in observed.links if link.name not in kept),
         *(DelRoute(route) for route in routes.surplus if route.kind == "unreachable"),

@@ -5,7 +5,7 @@ no device, so they outlive the underlay's, and packets leave by whatever the rou
 """
 
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_interface
+from ipaddress import IPv6Address, ip_interface
 
 from cni_py.model.net import PROTOCOL_OVERLAY, Address, Fdb, Link, LinkRoute, Neighbour, NodeState, Vxlan
 from cni_py.model.overlay import VXLAN4, VXLAN6, Facts, Network, Node
@@ -75,7 +75,14 @@ def _addresses(node: Node, links: Iterable[Link]) -> Iterable[Address]:
 
 
 def _gateway(peer: Node, version: int) -> IPAddress:
-    """The address under which a peer is known on the link; with nothing to spare, that of its first range."""
+    """The address under which a peer is known on the link, which nobody ever asks for.
+
+    Of IPv4 its own in the pod network, as others do it. Of IPv6 a link-local one made of its MAC: one within a range
+    is refused by the kernel as long as that range is routed elsewhere, so no range could move between two devices.
+    """
+    if version == 6:
+        mac = bytes.fromhex(peer.mac.replace(":", ""))
+        return IPv6Address(b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:])
     spare = tunnel_address(peer.cidrs, version)
     return spare or next(cidr.network_address for cidr in peer.cidrs if cidr.version == version)
 
