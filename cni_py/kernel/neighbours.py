@@ -12,7 +12,8 @@ from cni_py.kernel.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REP
 from cni_py.model.net import Fdb, Neighbour
 
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
-_NDA_DST, _NDA_LLADDR, _NDA_IFINDEX = 1, 2, 8
+_NDA_DST, _NDA_LLADDR, _NDA_CACHEINFO, _NDA_IFINDEX = 1, 2, 3, 8
+_ATTRIBUTE = struct.Struct("=HH")
 _NTF_SELF = 0x02
 _NUD_NOARP, _NUD_PERMANENT = 0x40, 0x80
 
@@ -44,6 +45,17 @@ def parse_neighbour(payload: bytes, link: str, index: int) -> Neighbour | None:
     if seen != index or not state & _NUD_PERMANENT or _NDA_DST not in told:
         return None
     return Neighbour("host", link, ip_address(told[_NDA_DST]), told.get(_NDA_LLADDR, b"").hex(":"))
+
+
+def lasting(payload: bytes) -> bytes:
+    """An answer up to its ages, so that it is the same each time; what comes after them is nothing of ours."""
+    offset, end = _NDMSG.size, len(payload)
+    while offset + 4 <= end:
+        size, kind = _ATTRIBUTE.unpack_from(payload, offset)
+        if kind == _NDA_CACHEINFO or size < 4:
+            break
+        offset += (size + 3) & ~3
+    return payload[:offset]
 
 
 def set_fdb(entry: Fdb, index: int) -> bytes:

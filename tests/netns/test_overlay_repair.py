@@ -322,3 +322,24 @@ def test_nothing_is_recreated_without_need(tmp_path: Path) -> None:
         made.settle(VXLAN)
         ops = made.members[0].passed([*made.nodes, member(5)], VXLAN)
         assert not [op for op in ops if isinstance(op, AddLink | DelLink | SetLink)]
+
+
+def test_what_is_remembered_follows_the_names_of_links(tmp_path: Path) -> None:
+    """A device that takes the name of another is told apart from it, though the kernel speaks of numbers."""
+    with lab(tmp_path, member(1), member(2)) as made:
+        made.settle(HOSTGW)
+        first, second = made.pods(HOSTGW)
+        one = made.members[0]
+        one.ip("link set eth0 down")
+        one.ip("link set eth0 name old0")
+        one.ip("link set old0 up")
+        routes = [route for route in one.read(NodeState()).routes if route.kind == "unicast"]
+        assert routes == []
+        one.ip(f"addr add {one.node.ip6}/64 dev old0 nodad")
+        one.ip("route add 10.244.2.0/24 via 192.0.2.2 dev old0 metric 142 proto 143")
+        assert {route.link for route in one.read(NodeState()).routes} == {"", "old0"}
+        one.ip("link set old0 name eth0")
+        assert {route.link for route in one.read(NodeState()).routes} == {"", "eth0"}
+        one.passed(made.nodes, HOSTGW)
+        carry(first, second, 4)
+        carry(first, second, 6)
