@@ -225,6 +225,8 @@ class Server:
                 return
             if header.kind is not Kind.CALL:
                 raise DecodeError(f"a frame of kind {header.kind.name} begins no call", "the forwarder is broken")
+            if caller.host_fd is None:
+                raise DecodeError("a CALL without the caller's network namespace", "the forwarder is broken")
             caller.name, caller.environ = frame.parse_call(head)
         except CniPyError as error:
             caller.answer(1, render_error(error, versions.CURRENT))

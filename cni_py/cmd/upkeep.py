@@ -79,6 +79,7 @@ class NodeUpkeep:
             with self._warm.turn.held():
                 self._drop_earlier_boots(store)
                 with store.locked():
+                    store.sweep()
                     attachments, _ = store.list()
             for attachment in attachments:
                 if self._is_here(attachment) and not {attachment.host_ifname} & (links.keys() | self._living.keys()):

@@ -129,13 +129,14 @@ class AttachmentStore:
             found += known.values()
         return tuple(found), tuple(damaged)
 
-    def sweep(self, network: str) -> None:
-        """No half-written record of a network is left; under the lock, when nobody is writing one."""
-        directory = f"{self._root}/{_directory(network)}"
-        with suppress(OSError):
-            for name in os.listdir(directory):
-                if name.startswith(".") and name.endswith(".new"):
-                    os.unlink(f"{directory}/{name}")
+    def sweep(self, network: str = "") -> None:
+        """No half-written record of a network, or of any, is left; under the lock, when nobody is writing one."""
+        for directory in [f"{self._root}/{_directory(network)}"] if network else self._directories():
+            with suppress(OSError):
+                for name in os.listdir(directory):
+                    if name.startswith(".") and name.endswith(".new"):
+                        os.unlink(f"{directory}/{name}")
+                os.rmdir(directory)  # if that was all
 
     def has_others(self, attachment: Attachment) -> bool:
         """True if there is a record besides this one, of any network; stops at the first."""

@@ -8,7 +8,7 @@ boot is another and the leases are void anyway.
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -168,36 +168,40 @@ class Directory:
         finally:
             os.close(fd)
 
-    def create(self, name: str, content: bytes) -> str | None:
-        """The file appears under `name` with all its content, mode 0600; its token. None if the name is taken."""
+    def create(self, name: str, content: bytes, before: Callable[[str], None]) -> bool:
+        """The file appears under `name` with all its content, mode 0600. False if the name is taken.
+
+        `before` is called with its token when all but the name is there: what it writes down outlives a stop.
+        """
         try:
             fd = self._disk.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, self._fd)
         except OSError as error:
             if error.errno not in _NO_TMPFILE:
                 raise
-            return self._create_by_name(name, content)
+            return self._create_by_name(name, content, before)
         try:
             self._write(fd, content)
-            token = _token(os.fstat(fd))
+            before(_token(os.fstat(fd)))
             self._disk.link_open(fd, name, self._fd)
         except FileExistsError:
-            return None
+            return False
         except FileNotFoundError:  # /proc is not mounted
-            return self._create_by_name(name, content)
+            return self._create_by_name(name, content, before)
         finally:
             os.close(fd)
-        return token
+        return True
 
-    def _create_by_name(self, name: str, content: bytes) -> str | None:
+    def _create_by_name(self, name: str, content: bytes, before: Callable[[str], None]) -> bool:
         token = self._write_temporary(content)
         try:
+            before(token)
             self._disk.link(_TEMPORARY, name, self._fd)
         except FileExistsError:
-            return None
+            return False
         finally:
             with suppress(OSError):
                 self._disk.unlink(_TEMPORARY, self._fd)
-        return token
+        return True
 
     def create_plainly(self, name: str, content: bytes) -> bool:
         """The file is made and then written, in half the time of `create`: a stop may tear it. False if it is there."""

@@ -141,6 +141,8 @@ class DiskLeases(DiskView):
         self._index_path = index_path
         self._made: dict[str, dict[str, Entry]] = {}
         self._released: dict[str, set[str]] = {}
+        self._known: dict[str, dict[str, Entry]] = {}
+        self._noted: dict[str, dict[str, Entry]] = {}
         self._pools = self._state.pools
 
     def settle(self) -> None:
@@ -191,23 +193,38 @@ class DiskLeases(DiskView):
         with naming(self._index_path, "write"):
             if self._broken is not None:
                 raise self._broken
+        content = holder.content
+        boot, now_s = self._site.boot, round(self._site.clock(), 3)
+
+        def before(token: str) -> None:
+            with naming(self._index_path, "write"):
+                self._note(content, {name: Entry(token, boot, now_s, owner, holder.attached)})
+
         with naming(f"{self._directory.path}/{name}", "reserve"):
-            content = holder.content
-            token = self._directory.create(name, content.encode("utf-8", "surrogateescape"))
-            if token is None:
+            if not self._directory.create(name, content.encode("utf-8", "surrogateescape"), before):
                 return False
-            entry = Entry(token, self._site.boot, round(self._site.clock(), 3), owner, holder.attached)
-            self._made.setdefault(content, {})[name] = entry
+            self._made.setdefault(content, {})[name] = self._noted[content][name]
         with naming(f"{self._directory.path}/{LAST}{position}", "write"):
             self._directory.overwrite(f"{LAST}{position}", name.encode())
         if self._index is not None:
             self._index.reserved(name, position)
         return True
 
+    def _note(self, content: str, coming: dict[str, Entry]) -> None:
+        """The index knows of a lease before it is there: one whose making is cut short is no stranger's."""
+        if self._index is None:
+            return
+        if content not in self._known:
+            self._known[content] = self._index.entries(content)
+        entries = self._known[content] | self._made.get(content, {}) | coming
+        self._index.set_entries(content, entries)
+        self._noted[content] = entries
+
     def release(self, lease: Lease, delay_s: int) -> None:
         """See Leases."""
         with naming(f"{self._directory.path}/{lease.name}", "release"):
             if not self._holds(lease.name, lease.content):
+                self._released.setdefault(lease.content, set()).add(lease.name)  # the index may think otherwise
                 return
             if delay_s and self._index is not None:
                 with suppress(OSError):  # a full disk: better given too early than kept for ever
@@ -252,15 +269,21 @@ class DiskLeases(DiskView):
                     self._directory.unlink(name)
                 except OSError:
                     failed = True
-        if self._made and not (failed or self._released or self._survey):
+        if self._noted and not (failed or self._released or self._survey):
             with suppress(OSError):
+                for content, entries in self._known.items():
+                    if self._index is not None:
+                        self._index.set_entries(content, entries)
                 self._mark()
 
     def _write_index(self, index: Index) -> None:
         for content in self._made.keys() | self._released.keys():
             gone = self._released.get(content, set())
-            kept = {name: entry for name, entry in index.entries(content).items() if name not in gone}
-            index.set_entries(content, kept | self._made.get(content, {}))
+            before = self._known[content] if content in self._known else index.entries(content)
+            kept = {name: entry for name, entry in before.items() if name not in gone}
+            entries = kept | self._made.get(content, {})
+            if entries != self._noted.get(content):
+                index.set_entries(content, entries)
         if self._pools != self._state.pools:
             self._state = replace(self._state, pools=self._pools)
             index.set_state(self._state)

@@ -246,21 +246,7 @@ def test_namespace_deleted_during_add(deletes: bool, caller: Caller, tmp_path: P
         settles(NOTHING)
 
 
-@pytest.mark.parametrize(
-    "deletes",
-    [
-        True,
-        pytest.param(
-            False,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="the lease of an ADD that died before the index was written looks like another plugin's: "
-                "without DEL only the runtime's GC takes it",
-            ),
-        ),
-    ],
-    ids=["DEL", "no DEL"],
-)
+@pytest.mark.parametrize("deletes", [True, False], ids=["DEL", "no DEL"])
 def test_killed_with_the_first_address(deletes: bool, caller: Caller, tmp_path: Path) -> None:
     """The agent dies between taking an address and noting for whom: the address is free again after a restart."""
     with running(tmp_path, prefix=preloaded(DEATH, tmp_path)) as agent:

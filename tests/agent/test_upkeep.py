@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from agent.live import SHIM
 from netns.plugin import PROGRAM, Caller, bridged, netns, routed
-from netns.snapshot import lines, node, output, settled
+from netns.snapshot import node, output, settled
 
 pytestmark = [pytest.mark.sudo, pytest.mark.timeout(120)]
 
@@ -28,7 +28,7 @@ class Agent:
     """An agent whose log lines are events."""
 
     def __init__(self, *arguments: str) -> None:
-        command = [PROGRAM, "agent", "--listen", "", *arguments]
+        command: list[str | Path] = [PROGRAM, "agent", "--listen", "", *arguments]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
         self._text = b""
         self.until("serves on")
@@ -88,7 +88,7 @@ def add(caller: Caller, config: dict[str, Any]) -> Any:
 
 def veth() -> str:
     """The host's end of the one attachment."""
-    return next(name for name in node()["host"]["links"] if name.startswith("cpy"))
+    return next(str(name) for name in node()["host"]["links"] if name.startswith("cpy"))
 
 
 # How to take it away, and what the agent says when it is back.

@@ -68,16 +68,17 @@ def test_the_index_keeps_no_dead(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / ".cni-py" / "net").iterdir()] == ["state"]
 
 
-class NoIndexDisk(OsDisk):
-    """The index takes no entry, and from the first refusal on no lease can be removed."""
+class RefusingDisk(OsDisk):
+    """Files of a kind cannot be written; if `stuck`, from the first refusal on none can be removed."""
 
-    def __init__(self, *, stuck: bool) -> None:
+    def __init__(self, kind: str, *, stuck: bool) -> None:
+        self.kind = kind
         self.stuck = stuck
         self.refused = False
 
     def open(self, path: str, flags: int, mode: int, directory: int | None) -> int:
-        """As OsDisk, but for new entries of the index."""
-        if path.startswith("held.") and flags & os.O_CREAT:
+        """As OsDisk, but for files of that kind."""
+        if path.startswith(self.kind) and flags & os.O_CREAT:
             self.refused = True
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().open(path, flags, mode, directory)
@@ -91,14 +92,14 @@ class NoIndexDisk(OsDisk):
 
 def test_an_unwritable_index(tmp_path: Path) -> None:
     """A lease whose boot cannot be recorded is not given."""
-    outcome = call(tmp_path, "ADD", "c1", NoIndexDisk(stuck=False))
+    outcome = call(tmp_path, "ADD", "c1", RefusingDisk("held.", stuck=False))
     assert (outcome.document["code"], leases(tmp_path)) == (5, {})
 
 
 def test_an_undo_that_fails(tmp_path: Path) -> None:
     """What an ADD could neither finish nor undo is found by the container's DEL."""
     call(tmp_path, "ADD", "c1")
-    assert call(tmp_path, "ADD", "c2", NoIndexDisk(stuck=True)).document["code"] == 5
+    assert call(tmp_path, "ADD", "c2", RefusingDisk("last_reserved_ip.1", stuck=True)).document["code"] == 5
     assert {"10.1.2.2", "fd00::2", "10.1.2.3", "fd00::3"} == leases(tmp_path).keys()
     assert call(tmp_path, "DEL", "c2").code == 0
     assert {"10.1.2.2", "fd00::2"} == leases(tmp_path).keys()
