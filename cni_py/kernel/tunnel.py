@@ -16,8 +16,8 @@ _UDP_CSUM, _COLLECT_METADATA, _GPE = 18, 25, 27
 RTA_ENCAP_TYPE, RTA_ENCAP = 21, 22
 _ENCAP_IP, _ENCAP_IP6 = 2, 4
 _IP_ID, _IP_DST, _IP_SRC, _IP_FLAGS = 1, 2, 3, 6
-# The key is given; the outer UDP has a checksum: with IPv6 one without is dropped.
-_KEY_AND_CHECKSUM = struct.pack(">H", 0x0004 | 0x0001)
+# The outer UDP has a checksum: with IPv6 one without is dropped.
+_CHECKSUM = struct.pack(">H", 0x0001)
 
 _U32, _BE16, _BE64 = struct.Struct("=I"), struct.Struct(">H"), struct.Struct(">Q")
 
@@ -57,7 +57,7 @@ def encap_attributes(encap: Encap) -> bytes:
         attr(_IP_ID, _BE64.pack(encap.vni)),
         attr(_IP_DST, encap.dst.packed),
         attr(_IP_SRC, encap.src.packed),
-        attr(_IP_FLAGS, _KEY_AND_CHECKSUM),
+        attr(_IP_FLAGS, _CHECKSUM),
     )
     return attr(RTA_ENCAP_TYPE, struct.pack("=H", kind)) + header
 
@@ -67,6 +67,6 @@ def parse_encap(route: Mapping[int, bytes]) -> Encap | None:
     if route.get(RTA_ENCAP_TYPE, b"") not in (struct.pack("=H", _ENCAP_IP), struct.pack("=H", _ENCAP_IP6)):
         return None
     header = parse_attrs(route.get(RTA_ENCAP, b""))
-    if header.get(_IP_FLAGS) != _KEY_AND_CHECKSUM or not {_IP_ID, _IP_DST, _IP_SRC} <= header.keys():
+    if header.get(_IP_FLAGS) != _CHECKSUM or not {_IP_ID, _IP_DST, _IP_SRC} <= header.keys():
         return None
     return Encap(_BE64.unpack(header[_IP_ID])[0], ip_address(header[_IP_SRC]), ip_address(header[_IP_DST]))
