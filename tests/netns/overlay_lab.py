@@ -21,6 +21,7 @@ from netns.plugin import netns as make_netns
 
 from cni_py.kernel import netns
 from cni_py.kernel.overlay import OverlayKernel
+from cni_py.kernel.overlay_facts import facts
 from cni_py.model.converge import converge
 from cni_py.model.net import NodeState
 from cni_py.model.ops import Op
@@ -70,8 +71,8 @@ class Member:
         """As the kernel tells."""
         with netns.entered(self.place.fd):
             underlay = self.kernel.underlay("eth0")
-        assert underlay is not None
-        return Facts(underlay)
+            assert underlay is not None
+            return facts(underlay, frozenset(("vxlan", "gpe", "host-gw", "direct")))
 
     def desired(self, peers: list[Node], of: Network) -> NodeState:
         """What this node should have."""

@@ -302,20 +302,6 @@ def many(count: int) -> list[Node]:
     ]
 
 
-def test_facts_know_what_is_on_the_link(tmp_path: Path) -> None:
-    """Networks of the link's own routes, but for what a longer route takes elsewhere."""
-    with lab(tmp_path, member(1)) as made:
-        one = made.members[0]
-        one.ip("route add 192.0.2.64/27 via 192.0.2.9")
-        underlay = one.facts().underlay
-        assert underlay.mtu == 1500
-        assert set(underlay.prefixes) == {ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")}
-        assert underlay.on_link(ip_address("192.0.2.2"))
-        assert not underlay.on_link(ip_address("192.0.2.66"))
-        assert not underlay.on_link(ip_address("198.51.100.3"))
-        assert underlay.on_link(ip_address("2001:db8::2"))
-
-
 def test_nothing_is_recreated_without_need(tmp_path: Path) -> None:
     """An agent that starts anew adopts what is there."""
     with lab(tmp_path, member(1), member(2)) as made:
