@@ -3,7 +3,7 @@
 `model.diff` adds one attachment to a node that has others'; this is for what one planner owns whole, thousands of
 objects, found by the kernel's own keys. Links come first, what a link loses with a step is planned as lost.
 
-Order: what makes the unwanted unreachable; routes away; links with their addresses; forwarding, the neighbours that are
+Order: what makes the unserved unreachable; routes away; links with their addresses; forwarding, the neighbours that are
 behind it, the routes by them; last neighbours, forwarding, addresses and links that nothing uses any more. What moves
 from one node to another is one change of its route or of its neighbour: at no moment is there none.
 """
@@ -44,8 +44,9 @@ def converge(desired: NodeState, observed: NodeState) -> tuple[Op, ...]:
     addresses = _compare(desired.addresses, left.addresses, _address_key)
     kept = {link.name for link in desired.links}
     return (
+        *_away(routes.doubled),
         *_routes(routes, guard=True),
-        *(DelRoute(route) for route in routes.surplus if route.kind == "unicast"),
+        *_away(route for route in routes.surplus if route.kind == "unicast"),
         *links.made,
         *_sysctls(desired.sysctls, observed.sysctls, links.recreated),
         *links.changed,
@@ -121,21 +122,32 @@ def _left(observed: NodeState, emptied: set[str], forgetful: set[str]) -> NodeSt
 
 @dataclass(slots=True)
 class _Comparison(Generic[T]):
-    """`wanted`: what is missing or differs, with what is in its place; `surplus`: whose place nobody wants."""
+    """`wanted`: what is missing or differs, with what is in its place; `surplus`: whose place nobody wants.
+
+    `doubled`: what is in a place beside another; what is wanted there is wanted anew.
+    """
 
     wanted: list[tuple[T, T | None]]
     surplus: list[T]
+    doubled: list[T]
 
 
 def _compare(desired: Iterable[T], observed: Iterable[T], key: Callable[[T], Hashable]) -> _Comparison[T]:
     places: dict[Hashable, T] = {}
-    surplus = [one for one in observed if places.setdefault(key(one), one) is not one]
+    doubled: list[T] = []
+    crowded: set[Hashable] = set()
+    for one in observed:
+        place = key(one)
+        if places.setdefault(place, one) is not one:
+            doubled.append(one)
+            crowded.add(place)
     wanted = []
     for one in desired:
-        before = places.pop(key(one), None)
-        if before != one:
+        place = key(one)
+        before = places.pop(place, None)
+        if before != one or place in crowded:
             wanted.append((one, before))
-    return _Comparison(wanted, [*surplus, *places.values()])
+    return _Comparison(wanted, list(places.values()), doubled)
 
 
 def _route_key(route: LinkRoute) -> Hashable:
@@ -159,6 +171,14 @@ def _routes(routes: _Comparison[LinkRoute], *, guard: bool) -> Iterator[Op]:
     for route, before in routes.wanted:
         if (route.kind == "unreachable") == guard:
             yield AddRoute(route) if before is None else ReplaceRoute(route, before)
+
+
+def _away(routes: Iterable[LinkRoute]) -> Iterator[Op]:
+    """Those without a gateway go last, as the kernel takes one with a gateway for such a one.
+
+    Of several in one place so the right number goes, perhaps the wrong ones: what is left is replaced.
+    """
+    return map(DelRoute, sorted(routes, key=lambda route: route.gw is None))
 
 
 def _sysctls(desired: Iterable[Sysctl], observed: Iterable[Sysctl], recreated: set[str]) -> Iterator[Op]:
