@@ -42,6 +42,9 @@ class Upkeep(Protocol):
     def forget_namespaces(self) -> None:
         """Which namespaces live is not known any more."""
 
+    def concerned(self, links: set[str]) -> bool:
+        """True if an attachment that is still recorded had one of these links of the host, which went."""
+
     def learn(self, name: str) -> None:
         """The namespace of the other end of that link of the host is one that lives."""
 
@@ -91,7 +94,7 @@ class Housekeeping:
             if now >= audit:
                 hints.links = hints.firewall = True
                 audit = now + AUDIT_SECONDS
-            if hints or now >= collect:
+            if hints or now >= collect or self._upkeep.concerned(hints.removed):
                 collect = now + max(self._round(hints), _GATHER_SECONDS)
 
     def _is_over(self) -> bool:

@@ -168,7 +168,10 @@ class Server:
 
     @contextmanager
     def stand_in(self) -> Iterator[None]:
-        """Another thread takes calls as long as this one is inside the block."""
+        """Another thread takes calls as long as this one is inside the block; before `start` there are none to take."""
+        if not self._inode:
+            yield
+            return
         self._hire()
         try:
             yield

@@ -23,6 +23,7 @@ from cni_py.model.lease import SEPARATOR, Lease
 from cni_py.model.words import describe
 from cni_py.store.attachments import AttachmentStore
 
+_RETRY_SECONDS = 60.0
 _LOG = logging.getLogger("cni_py.agent")
 
 # (kind of thing, how many)
@@ -64,6 +65,13 @@ class NodeUpkeep:
         with suppress(NetlinkError):  # gone again
             self._note_peer(rtnl.parse_link(self._reader.request(rtnl.get_link(name))[0]))
 
+    def concerned(self, links: set[str]) -> bool:
+        """See Upkeep."""
+        if not links:
+            return False
+        with self._warm.turn.held():
+            return any(one.host_ifname in links for store in self._stores() for one in store.list()[0])
+
     def _note_peer(self, link: rtnl.SeenLink) -> None:
         if link.kind == "veth" and link.peer_netns >= 0:
             self._living[link.name] = link.peer_netns
@@ -84,15 +92,17 @@ class NodeUpkeep:
             for attachment in attachments:
                 if self._is_here(attachment) and not {attachment.host_ifname} & (links.keys() | self._living.keys()):
                     since = doomed[attachment.key, attachment.plugin] = self._since((attachment.key, attachment.plugin))
-                    if now - since >= self._grace:
-                        self._collect(attachment, store)
+                    if now - since >= self._grace and not self._collect(attachment, store):
+                        doomed[attachment.key, attachment.plugin] = now + _RETRY_SECONDS
         for data_dir, network, lease in self._orphans():
             age = time.clock_gettime(time.CLOCK_BOOTTIME) - (lease.created_s or 0.0)
             since = doomed[data_dir, network, lease.name] = now - age
             if age >= self._grace:
                 self._release(data_dir, network, lease)
         self._dead_since = doomed
-        return min((since + self._grace - now for since in doomed.values()), default=math.inf)
+        return min(
+            (since + self._grace - now for since in doomed.values() if since + self._grace > now), default=math.inf
+        )
 
     def mend(self, *, links: bool, firewall: bool) -> None:
         """See Upkeep."""
@@ -152,14 +162,15 @@ class NodeUpkeep:
             for attachment in store.list()[0][:1]:  # any will do for the ports; none, and there is nothing to drop
                 collect_stale_boot(self._node(attachment, store))
 
-    def _collect(self, attachment: Attachment, store: AttachmentStore) -> None:
+    def _collect(self, attachment: Attachment, store: AttachmentStore) -> bool:
         with self._warm.turn.held():
             problems = collect(attachment, self._node(attachment, store))
         if problems:
             _LOG.warning("could not collect %s: %s", attachment.key, "; ".join(problems))
-            return
+            return False
         self._collected("attachment", 1)
         _LOG.info("collected %s: its container is gone", attachment.key)
+        return True
 
     def _orphans(self) -> Iterator[tuple[str, str, Lease]]:
         """(data directory, network, lease) of leases made for an attachment of which there is no record."""

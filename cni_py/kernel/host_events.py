@@ -46,14 +46,16 @@ _PASS, _DROP = 0xFFFFFFFF, 0
 class Hints:
     """What may need to be looked at: `links` stands for links, addresses, routes and sysctls of the host.
 
-    `suspects`: indices of links that lost something, perhaps only because they were about to go. `dead`: ids of
-    namespaces that ended. `lost`: the kernel could not tell all, so everything may need it.
+    `suspects`: indices of links that lost something, perhaps only because they were about to go. `removed`: names of
+    links that went. `dead`: ids of namespaces that ended. `lost`: the kernel could not tell all, so everything may
+    need it.
     """
 
     links: bool = False
     suspects: set[int] = field(default_factory=set)
     firewall: bool = False
     lost: bool = False
+    removed: set[str] = field(default_factory=set)
     dead: set[int] = field(default_factory=set)
 
     def settle(self) -> None:
@@ -95,6 +97,7 @@ class HostEvents:
                 case rtnl.RTM_NEWLINK | rtnl.RTM_DELLINK:
                     link = rtnl.parse_link(payload)
                     hints.links |= kind == rtnl.RTM_DELLINK and link.kind == "bridge"
+                    hints.removed |= {link.name} if kind == rtnl.RTM_DELLINK else set()
                     hints.suspects.add(link.index)
                 case rtnl.RTM_DELROUTE:
                     route = rtnl.parse_route(payload)
