@@ -86,6 +86,7 @@ def _attach(attachment: Attachment, node: Node, kernel: Kernel, undo: Undo) -> N
     before = node.records.get(attachment.key, attachment.plugin)
     if before is not None:  # a record whose link is gone: a crash between the two
         detach(before, node, kernel)
+        firewall.release_shared(before, node.firewall, node.records)
     node.records.put(attachment)
     undo.push("delete the record", lambda: node.records.delete(attachment))
     desired = desired_state(attachment)

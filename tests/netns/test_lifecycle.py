@@ -209,3 +209,14 @@ def test_crash_between_record_and_kernel(caller: Caller) -> None:
 def _result(config: dict[str, Any], caller: Caller) -> Any:
     caller.delete(config)
     return caller.add(config)
+
+
+@pytest.mark.parametrize("mode", [routed, bridged])
+def test_another_configuration_over_a_lost_link(mode: Callable[..., dict[str, Any]], caller: Caller) -> None:
+    """An ADD that finds a record without its link takes along what only that shared, such as a masqueraded range."""
+    caller.add(mode(**SERVED))
+    output("ip", "link", "del", VETH)
+    output("rm", "-r", str(LEASES))
+    caller.add(mode())
+    caller.delete(mode())
+    assert left() == NOTHING
