@@ -4,40 +4,25 @@ Most of what the kernel tells is what we did ourselves: a filter in the kernel (
 need mending, so an ADD wakes nobody here.
 """
 
-import ctypes
-import errno
 import select
-import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cni_py.kernel import rtnl
+from cni_py.kernel.listener import Listener, link_exists
 from cni_py.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket, parse_attrs
 
-_LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF, _NSID = (
-    1,
-    5,
-    7,
-    9,
-    11,
-    24,
-    25,
-    28,
-)
+_LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS = 1, 5, 7, 9
+_IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF, _NSID = 11, 24, 25, 28
 _NFTABLES = 7
 _DELADDR, _NEWNETCONF, _DELNSID = 21, 80, 89
 _NETNSA_NSID = 1
 _NFT_DELETED = frozenset({10 << 8 | kind for kind in (2, 5, 8, 11, 14)})  # table, chain, rule, set, elements
 _OUR_TABLES = "cnipy_"
-_SOL_NETLINK, _ADD_MEMBERSHIP, _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 270, 1, 26, 33
-_BUFFER_BYTES = 4 << 20
-_READ_BYTES = 1 << 16
-_HEADER = struct.Struct("=IHHII")
 
-_INSTRUCTION = struct.Struct("=HBBI")
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x45, 0x06
 _PASS, _DROP = 0xFFFFFFFF, 0
 
@@ -60,7 +45,7 @@ class Hints:
 
     def settle(self) -> None:
         """Links that are gone need nothing."""
-        self.links = self.links or any(map(_exists, self.suspects))
+        self.links = self.links or any(map(link_exists, self.suspects))
         self.suspects.clear()
 
     def __bool__(self) -> bool:
@@ -72,14 +57,14 @@ class HostEvents:
 
     def __init__(self, own: Sequence[NetlinkSocket]) -> None:
         groups = (_LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF, _NSID)
-        self._route = _listen(NETLINK_ROUTE, groups, _route_filter())
-        self._nft: socket.socket | None = None
+        self._route = Listener(NETLINK_ROUTE, groups, _route_filter())
+        self._nft: Listener | None = None
         with suppress(OSError):  # a kernel without nftables, which then cannot be flushed
-            self._nft = _listen(NETLINK_NETFILTER, (_NFTABLES,), _nft_filter([one.port for one in own]))
+            self._nft = Listener(NETLINK_NETFILTER, (_NFTABLES,), _nft_filter([one.port for one in own]))
         self._poll = select.poll()
-        for one in (self._route, self._nft):
-            if one is not None:
-                self._poll.register(one, select.POLLIN)
+        self._sources = [one for one in (self._route, self._nft) if one is not None]
+        for one in self._sources:
+            self._poll.register(one, select.POLLIN)
 
     def watch(self, fd: int) -> None:
         """`wait` also returns when that descriptor can be read."""
@@ -92,7 +77,7 @@ class HostEvents:
     def take(self) -> Hints:
         """What was told since the last call; empty if nothing. To be settled when it is acted upon."""
         hints = Hints()
-        for kind, payload in _read(self._route, hints):
+        for kind, payload in self._route.read():
             match kind:
                 case rtnl.RTM_NEWLINK | rtnl.RTM_DELLINK:
                     link = rtnl.parse_link(payload)
@@ -110,62 +95,16 @@ class HostEvents:
                     told = parse_attrs(payload, 4).get(_NETNSA_NSID, b"")
                     hints.dead |= {struct.unpack("=i", told)[0]} if len(told) == 4 else set()
         if self._nft is not None:
-            for kind, payload in _read(self._nft, hints):
+            for kind, payload in self._nft.read():
                 table = parse_attrs(payload, 4).get(1, b"").rstrip(b"\0").decode(errors="replace")
                 hints.firewall |= kind in _NFT_DELETED and table.startswith(_OUR_TABLES)
+        for source in self._sources:
+            hints.lost |= source.overflowed()
         return hints
 
 
 def _is_ours(route: rtnl.SeenRoute) -> bool:
     return route.protocol == rtnl.ROUTE_PROTOCOL["host"]
-
-
-def _exists(index: int) -> bool:
-    try:
-        socket.if_indextoname(index)
-    except (OSError, OverflowError):
-        return False
-    return True
-
-
-def _read(source: socket.socket, hints: Hints) -> Iterator[tuple[int, bytes]]:
-    while True:
-        try:
-            data = source.recv(_READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
-            hints.lost = True
-            continue
-        offset = 0
-        while offset + 16 <= len(data):
-            length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
-            if length < 16 or offset + length > len(data):
-                break
-            yield kind, data[offset + 16 : offset + length]
-            offset += (length + 3) & ~3
-
-
-def _listen(protocol: int, groups: Sequence[int], program: Sequence[tuple[int, int, int, int]]) -> socket.socket:
-    source = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-    try:
-        with suppress(PermissionError):
-            source.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
-        code = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*one) for one in program))
-        source.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(code))
-        )
-        source.setblocking(False)  # noqa: FBT003  # the standard library's
-        source.bind((0, 0))
-        for group in groups:
-            with suppress(OSError):  # an older kernel knows fewer
-                source.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
-    except OSError:
-        source.close()
-        raise
-    return source
 
 
 def _route_filter() -> list[tuple[int, int, int, int]]:

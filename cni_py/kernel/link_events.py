@@ -1,12 +1,14 @@
 """The kernel's word that some link changed (rtnetlink group LINK), to wait for an outcome instead of polling for it."""
 
-import errno
-import socket
+import select
 import time
 from types import TracebackType
 from typing import Self
 
-_RTMGRP_LINK = 1
+from cni_py.kernel.listener import Listener
+from cni_py.kernel.netlink import NETLINK_ROUTE
+
+RTNLGRP_LINK = 1
 
 
 class LinkEvents:
@@ -14,25 +16,16 @@ class LinkEvents:
 
     def __init__(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._socket.bind((0, _RTMGRP_LINK))
+        self._listener = Listener(NETLINK_ROUTE, (RTNLGRP_LINK,))
 
     def wait(self) -> bool:
-        """True once some link changed since the last call, False when the seconds are over.
-
-        An overflow (ENOBUFS) means that so much changed that some of it was not told: a change all the same.
-        """
-        remaining = self._deadline - time.monotonic()
-        if remaining <= 0:
+        """True once some link changed since the last call, False when the seconds are over."""
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        if not poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000):
             return False
-        self._socket.settimeout(remaining)
-        try:
-            self._socket.recv(1 << 16)
-        except TimeoutError:
-            return False
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
+        for _ in self._listener.read():  # whatever it was, and however much
+            pass
         return True
 
     def __enter__(self) -> Self:
@@ -41,4 +34,4 @@ class LinkEvents:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._socket.close()
+        self._listener.close()

@@ -278,7 +278,7 @@ class NetlinkSocket:
                 if flags & socket.MSG_TRUNC:
                     raise NetlinkError(0, errno.EMSGSIZE, f"an answer is larger than {len(self._buffer)} bytes")
                 if sender[0] == 0:  # port 0 is the kernel; anybody may send to us, nobody else is believed
-                    return _messages(self._buffer, size)
+                    return messages(self._buffer, size)
         finally:
             self.seconds_in_kernel += time.perf_counter() - started
 
@@ -294,7 +294,8 @@ class NetlinkSocket:
             self._socket.setsockopt(socket.SOL_SOCKET, polite, size)
 
 
-def _messages(buffer: bytearray, size: int) -> list[tuple[int, int, int, bytes]]:
+def messages(buffer: bytes | bytearray, size: int) -> list[tuple[int, int, int, bytes]]:
+    """(type, flags, sequence, payload) of each message in the first `size` bytes."""
     found = []
     offset = 0
     while offset + 16 <= size:

@@ -17,15 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from cni_py.kernel import rtnl
+from cni_py.kernel.link_events import RTNLGRP_LINK
+from cni_py.kernel.listener import Listener, link_exists
 from cni_py.kernel.netlink import NETLINK_ROUTE, NetlinkError, NetlinkSocket
 
 _CREW = 24  # each is bound for up to 20 ms a link, the work itself takes 0.8
-_RTMGRP_LINK = 1
-_SO_RCVBUFFORCE = 33
-_BUFFER_BYTES = 4 << 20
 _DEADLINE_S = 20
-_HEADER = struct.Struct("=IH")
-_INDEX = struct.Struct("=BxHi")
+_LINK = struct.Struct("=BxxxI")  # ifinfomsg: family, index
 
 
 @dataclass(slots=True)
@@ -40,11 +38,7 @@ class LinkRemover:
     """Removes links of the network namespace in which it is made, for good. Used by any thread."""
 
     def __init__(self) -> None:
-        self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
-        with suppress(PermissionError):
-            self._events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
-        self._events.setblocking(False)  # noqa: FBT003  # the standard library's
-        self._events.bind((0, _RTMGRP_LINK))
+        self._events = Listener(NETLINK_ROUTE, (RTNLGRP_LINK,))
         self._refused = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._events, select.POLLIN)
@@ -82,27 +76,13 @@ class LinkRemover:
         """Reads what the kernel told since the last call."""
         with suppress(BlockingIOError):
             os.eventfd_read(self._refused)
-        while True:
-            try:
-                data = self._events.recv(1 << 16)
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                return not _exists(index)  # something was not told: look
-            if index in _deleted(data):
-                return True
+        gone = any(_is_end_of(index, kind, payload) for kind, payload in self._events.read())
+        return gone or (self._events.overflowed() and not link_exists(index))
 
     def _drain(self) -> None:
-        while True:
-            try:
-                self._events.recv(1 << 16)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
+        for _ in self._events.read():
+            pass
+        self._events.overflowed()
 
     def _work(self, worker: NetlinkSocket) -> None:
         while True:
@@ -114,25 +94,6 @@ class LinkRemover:
                 os.eventfd_write(self._refused, 1)
 
 
-def _deleted(data: bytes) -> list[int]:
-    """The indices of the devices that are gone; a bridge says of a port that leaves it the same in another family."""
-    indices = []
-    offset = 0
-    while offset + 24 <= len(data):
-        length, kind = _HEADER.unpack_from(data, offset)
-        if length < 16:
-            break
-        if kind == rtnl.RTM_DELLINK:
-            family, _, index = _INDEX.unpack_from(data, offset + 16)
-            if family == socket.AF_UNSPEC:
-                indices.append(index)
-        offset += (length + 3) & ~3
-    return indices
-
-
-def _exists(index: int) -> bool:
-    try:
-        socket.if_indextoname(index)
-    except OSError:
-        return False
-    return True
+def _is_end_of(index: int, kind: int, payload: bytes) -> bool:
+    """True if that device is gone; a bridge says of a port that leaves it the same in another family."""
+    return kind == rtnl.RTM_DELLINK and _LINK.unpack_from(payload) == (socket.AF_UNSPEC, index)
