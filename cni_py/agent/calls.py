@@ -105,10 +105,6 @@ class Calls:
             self._replaying.release()
         return done
 
-    def at_work(self) -> int:
-        """Calls that have not been answered."""
-        return self._order.waiting()
-
 
 def _line(name: str, environ: dict[str, str]) -> str:
     """Whose calls come in order: one container's, of one plugin; a plugin may call another for the same container."""

@@ -64,8 +64,3 @@ class Order:
                 if not queue:
                     del self._queues[container_id]
             mine.release()
-
-    def waiting(self) -> int:
-        """How many calls are at work or in line."""
-        with self._guard:
-            return sum(map(len, self._queues.values()))

@@ -81,6 +81,7 @@ class NodeUpkeep:
         links = {link.name: link for link in read_links(self._reader).values()}
         for link in links.values():
             self._note_peer(link)
+        present = links.keys() | self._living.keys()
         now = time.monotonic()
         doomed: dict[object, float] = {}
         for store in self._stores():
@@ -90,10 +91,11 @@ class NodeUpkeep:
                     store.sweep()
                     attachments, _ = store.list()
             for attachment in attachments:
-                if self._is_here(attachment) and not {attachment.host_ifname} & (links.keys() | self._living.keys()):
-                    since = doomed[attachment.key, attachment.plugin] = self._since((attachment.key, attachment.plugin))
+                if self._is_here(attachment) and attachment.host_ifname not in present:
+                    thing = attachment.key, attachment.plugin
+                    since = doomed[thing] = self._since(thing)
                     if now - since >= self._grace and not self._collect(attachment, store):
-                        doomed[attachment.key, attachment.plugin] = now + _RETRY_SECONDS
+                        doomed[thing] = now + _RETRY_SECONDS
         for data_dir, network, lease in self._orphans():
             age = time.clock_gettime(time.CLOCK_BOOTTIME) - (lease.created_s or 0.0)
             since = doomed[data_dir, network, lease.name] = now - age
