@@ -150,18 +150,21 @@ class AttachmentStore:
 
     def boot_of_last_add(self) -> str:
         """The boot id that `note_boot` left, "" before the first ADD ever."""
-        if self._boot:  # what this process noted, or saw as its own boot's, stays true as long as it lives
+        if self._boot:
             return self._boot
         try:
             fd = os.open(f"{self._state}/boot", READ)
         except OSError:
             return ""
         try:
-            return os.read(fd, MAX_BYTES).decode("ascii").strip()
+            boot = os.read(fd, MAX_BYTES).decode("ascii").strip()
         except (OSError, UnicodeDecodeError):  # a directory, somebody else's file
             return ""
         finally:
             os.close(fd)
+        if self._memory is not None:  # one who lives on notes its own boot next, and no other comes while it lives
+            self._boot = boot
+        return boot
 
     def note_boot(self, boot: str) -> None:
         """From now on `boot_of_last_add` is `boot`."""
