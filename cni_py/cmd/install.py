@@ -1,16 +1,14 @@
 """`cni-py install`: the forwarder where runtimes look for plugins, and, when the agent answers, the configuration."""
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 
 from cni_py.cmd.conflist import Conflist, read_conflist, rivals
 from cni_py.cmd.shim_file import shim_path
+from cni_py.invoke.forward import report
 from cni_py.model.errors import IOFailureError, TryAgainError
 from cni_py.spec import frame
-from cni_py.spec.frame import Kind
 from cni_py.store.placing import Content, Place, opened
 
 NAMES = ("cni-py", "cni-py-ipam")
@@ -72,24 +70,13 @@ def await_agent(seconds: float) -> None:
     """The agent has answered. Raises TryAgainError if it does not within that time."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()  # never set: the agent may be in another container, so nothing tells us
-    while not agent_answers(max(0.1, deadline - time.monotonic())):
+    while report(max(0.1, deadline - time.monotonic())) is None:
         if time.monotonic() >= deadline:
             raise TryAgainError(
                 f"no agent answers on {frame.SOCKET} after {seconds:g} s; the network configuration was not written",
                 "start it (systemctl start cni-py, or cni-py agent), see its log, and run this again",
             )
         pause.wait(_BETWEEN_SECONDS)
-
-
-def agent_answers(seconds: float) -> bool:
-    """True if an agent of this release's protocol answers a REPORT."""
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
-        connection.settimeout(seconds)
-        connection.connect(frame.SOCKET)
-        connection.sendall(frame.pack(Kind.REPORT))
-        head = connection.recv(frame.HEADER_BYTES, socket.MSG_WAITALL)
-        return len(head) == frame.HEADER_BYTES and frame.parse_header(head).kind is Kind.ANSWER
-    return False
 
 
 def _told(directory: str, name: str, changed: bool) -> str:  # noqa: FBT001  # two words

@@ -18,7 +18,7 @@ from cni_py.kernel import nft, rtnl
 from cni_py.kernel.inventory import read_links
 from cni_py.kernel.netlink import NetlinkError
 from cni_py.kernel.node import open_route_socket
-from cni_py.model.attachment import HOST_PREFIX, STATE_DIR, Attachment
+from cni_py.model.attachment import HOST_PREFIX, IFB_PREFIX, STATE_DIR, Attachment
 from cni_py.model.errors import MissingFeatureError
 from cni_py.model.nft import Change, DestroyTable
 from cni_py.spec import frame, gojson
@@ -26,7 +26,6 @@ from cni_py.store.attachments import state_directories
 from cni_py.store.lease_view import number_of
 
 _RUN_DIR = Path(frame.SOCKET).parent
-_IFB_PREFIX = "cpb"  # as model.attachment.ifb_name
 
 Say = Callable[[str], None]
 
@@ -85,7 +84,7 @@ def agent_serves() -> bool:
 def _links() -> list[str]:
     with open_route_socket() as route:
         names = [link.name for link in read_links(route).values()]
-    return sorted(name for name in names if name.startswith((HOST_PREFIX, _IFB_PREFIX)))
+    return sorted(name for name in names if name.startswith((HOST_PREFIX, IFB_PREFIX)))
 
 
 def _remove_links(say: Say) -> None:

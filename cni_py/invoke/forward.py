@@ -48,16 +48,17 @@ def forward(name: str, environ: Mapping[str, str], stdin: bytes) -> Answered | N
             ) from None
 
 
-def report() -> bytes | None:
-    """The agent's status as JSON, None if it is away."""
+def report(seconds: float = _ANSWER_SECONDS) -> bytes | None:
+    """The agent's status as JSON, None if it is away or silent for so long."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
-        connection.settimeout(_ANSWER_SECONDS)
+        connection.settimeout(seconds)
         try:
             connection.connect(frame.SOCKET)
             connection.sendall(frame.pack(Kind.REPORT))
-            return _receive(connection)[2]
+            header, _, body = _receive(connection)
         except OSError:
             return None
+    return body if header.kind is Kind.ANSWER else None
 
 
 def _send_call(connection: socket.socket, call: bytes, environ: Mapping[str, str]) -> None:
