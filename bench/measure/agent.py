@@ -62,7 +62,9 @@ def running() -> Iterator[Agent]:
         notified.bind(f"{scratch}/notify")
         notified.settimeout(_START_SECONDS)
         environ = {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": f"{scratch}/notify"}
-        process = subprocess.Popen([ROOT / "bin/cni-py", "agent", "--roles", "attach"], env=environ, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [ROOT / "bin/cni-py", "agent", "--roles", "attach"], env=environ, stderr=subprocess.DEVNULL
+        )
         try:
             while b"READY=1" not in notified.recv(4096):
                 pass
