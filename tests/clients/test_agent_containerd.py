@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from agent.live import SHIM, Agent, quiet
 from clients.cri import fields
-from clients.engines import GREETING, NOTHING, Containerd, left, mount_etc_and_opt, page, write_network
-from clients.test_cri import IMAGE, Kubelet, image
-from netns.nat_lab import ip
+from clients.engines import GREETING, NOTHING, left, page
+from clients.test_cri import Kubelet, node
 from netns.plugin import dual_ipam, install
 
 pytestmark = [pytest.mark.sudo(real=True), pytest.mark.timeout(300)]
@@ -25,19 +24,8 @@ def kubelet(fresh_namespaces: None, tmp_path: Path) -> Iterator[Kubelet]:
     """A containerd with its CRI, on a node whose plugins are all the shim."""
     del fresh_namespaces
     install(tmp_path / "bin", program=SHIM)
-    mount_etc_and_opt(tmp_path)
-    write_network(OURS)
-    ip("link add eth0 type veth peer name away")
-    ip("address add 192.0.2.1/24 dev eth0")
-    ip("link set eth0 up")
-    engine = Containerd(tmp_path, sandbox_image=IMAGE)
-    caller = Kubelet(engine)
-    try:
-        engine.ctr("-n", "k8s.io", "images", "import", "--snapshotter", "native", str(image(tmp_path)))
+    with node(tmp_path, OURS) as caller:
         yield caller
-    finally:
-        caller.close()
-        engine.close()
 
 
 class Restarted:

@@ -6,7 +6,7 @@ import tarfile
 import time
 import urllib.error
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +94,11 @@ def image(directory: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def kubelet(fresh_namespaces: None, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Kubelet]:
-    """A containerd with its CRI, our pause image and the network of that name, on a node with an address."""
-    del fresh_namespaces
-    install(tmp_path / "bin")
+@contextmanager
+def node(tmp_path: Path, plugins: list[dict[str, Any]]) -> Iterator[Kubelet]:
+    """A containerd with its CRI, our pause image and the network of these plugins, on a node with an address."""
     mount_etc_and_opt(tmp_path)
-    write_network(LISTS[request.param])
+    write_network(plugins)
     ip("link add eth0 type veth peer name away")
     ip("address add 192.0.2.1/24 dev eth0")
     ip("link set eth0 up")
@@ -112,6 +110,15 @@ def kubelet(fresh_namespaces: None, tmp_path: Path, request: pytest.FixtureReque
     finally:
         caller.close()
         engine.close()
+
+
+@pytest.fixture
+def kubelet(fresh_namespaces: None, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Kubelet]:
+    """On a node with our plugins, and the network of that name."""
+    del fresh_namespaces
+    install(tmp_path / "bin")
+    with node(tmp_path, LISTS[request.param]) as caller:
+        yield caller
 
 
 @pytest.mark.parametrize("kubelet", LISTS, indirect=True)

@@ -1,6 +1,5 @@
 """Our rtnetlink messages are pyroute2's, byte by byte."""
 
-import struct
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
+from unit.plain_wire import plain
 
 from cni_py.kernel import rtnl
 from cni_py.model.net import Address, Link, LinkRoute
@@ -194,18 +194,4 @@ def test_equal_to_pyroute2(name: str) -> None:
     """Type, flags, header and every attribute; but for the flag of nested attributes, which pyroute2 leaves out."""
     ours, theirs = CASES[name]
     header = 16 + {1: 16, 2: 8, 3: 12}[(ours[4] - 12) // 4]
-    assert theirs.hex() == (ours[:header] + _plain(ours[header:])).hex()
-
-
-def _plain(attributes: bytes) -> bytes:
-    """Attributes without the nested flag (0x8000), which the kernel asks for since 5.2 and pyroute2 does not set."""
-    plain = b""
-    while len(attributes) >= 4:
-        length, kind = struct.unpack_from("=HH", attributes)
-        value = attributes[4:length]
-        if kind & 0x8000:
-            value = _plain(value)
-        padded = (length + 3) & ~3
-        plain += struct.pack("=HH", length, kind & 0x7FFF) + value + attributes[length:padded]
-        attributes = attributes[padded:]
-    return plain
+    assert theirs.hex() == (ours[:header] + plain(ours[header:])).hex()

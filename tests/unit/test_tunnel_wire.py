@@ -1,6 +1,5 @@
 """Messages for tunnels, neighbours and forwarding entries are pyroute2's, byte by byte, and are read back whole."""
 
-import struct
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
+from unit.plain_wire import plain
 
 from cni_py.kernel import neighbours, rtnl, tunnel
 from cni_py.kernel.netlink import parse_attrs
@@ -140,7 +140,7 @@ def test_equal_to_pyroute2(name: str) -> None:
     """Type, flags, header and every attribute; but for the flag of nested attributes, which pyroute2 leaves out."""
     ours, theirs = CASES[name]
     header = 16 + (16 if ours[4] == 16 else 12)
-    assert theirs.hex() == (ours[:header] + _plain(ours[header:])).hex()
+    assert theirs.hex() == (ours[:header] + plain(ours[header:])).hex()
 
 
 @pytest.mark.parametrize("vxlan", [OWN4, OWN6, GPE, Vxlan(8472, 1, ip_address("192.0.2.9"), learning=True)])
@@ -177,17 +177,3 @@ def test_entries_are_read_back() -> None:
         payload = neighbours.set_fdb(entry, 5)[16:]
         assert neighbours.parse_fdb(payload, entry.link, 5) == entry
         assert neighbours.parse_fdb(payload[:8] + b"\2\0" + payload[10:], entry.link, 5) is None
-
-
-def _plain(attributes: bytes) -> bytes:
-    """Attributes without the nested flag (0x8000), which the kernel asks for since 5.2 and pyroute2 does not set."""
-    plain = b""
-    while len(attributes) >= 4:
-        length, kind = struct.unpack_from("=HH", attributes)
-        value = attributes[4:length]
-        if kind & 0x8000:
-            value = _plain(value)
-        padded = (length + 3) & ~3
-        plain += struct.pack("=HH", length, kind & 0x7FFF) + value + attributes[length:padded]
-        attributes = attributes[padded:]
-    return plain
