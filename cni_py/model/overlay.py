@@ -20,7 +20,11 @@ DEVICES = (VXLAN4, VXLAN6, GPE)
 class Node:
     """A member of the network: its underlay addresses and the pod networks it serves, the first of a family its main.
 
-    `backends` is what it can do, `mac` the MAC of its tunnels (`tunnel_mac`, unless it says otherwise).
+    `backends` is what it can do, `mac` the MAC of its tunnels (`tunnel_mac`, unless it says otherwise). Ports and VNI
+    of 0 are the network's; a `probe_port` of 0 means that it answers no probes.
+
+    `uid` tells two nodes of one name apart, the later of which took the earlier's place; of two that claim one network
+    the one with the lower `since`, a number of the source's own, was there first.
     """
 
     name: str
@@ -29,6 +33,11 @@ class Node:
     ip4: IPv4Address | None = None
     ip6: IPv6Address | None = None
     backends: frozenset[BackendName] = frozenset(("vxlan", "gpe", "host-gw", "direct"))
+    vni: int = 0
+    vxlan_port: int = 0
+    probe_port: int = 0
+    uid: str = ""
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
