@@ -38,11 +38,11 @@ def possible_backends() -> frozenset[BackendName]:
             refused: set[Op] = {op for op, _ in kernel.apply((_VXLAN, _GPE, _ROUTE))}
         finally:
             kernel.close()
-    found: set[BackendName] = {"host-gw"}
+    found: set[BackendName] = {"host-gw", "direct", "none"}
     if _VXLAN not in refused:
-        found |= {"vxlan", "direct"}
+        found.add("vxlan")
     if not refused & {_GPE, _ROUTE}:
-        found |= {"gpe", "direct"}
+        found.add("gpe")
     return frozenset(found)
 
 

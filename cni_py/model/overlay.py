@@ -8,7 +8,9 @@ from typing import Literal
 from cni_py.model.result import IPAddress, IPNetwork
 
 Tunnel = Literal["vxlan", "gpe"]
-BackendName = Literal["vxlan", "gpe", "host-gw", "direct"]
+BackendName = Literal["direct", "host-gw", "vxlan", "gpe", "l2", "none"]
+# What nodes can do side by side, each pair its best; `l2` and `none` are a whole network's.
+MIXED: tuple[BackendName, ...] = ("direct", "host-gw", "vxlan", "gpe")
 
 # The tunnels' own devices, one for each family of the packets outside; with gpe one for both. No attachment's device
 # is of these names: those end in twelve digits.
@@ -32,7 +34,7 @@ class Node:
     mac: str
     ip4: IPv4Address | None = None
     ip6: IPv6Address | None = None
-    backends: frozenset[BackendName] = frozenset(("vxlan", "gpe", "host-gw", "direct"))
+    backends: frozenset[BackendName] = frozenset(MIXED)
     vni: int = 0
     vxlan_port: int = 0
     probe_port: int = 0
@@ -42,29 +44,17 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What all nodes agree on. `beyond` is the tunnel to those that `direct` finds no plain route to.
+    """What all nodes agree on. `backends` are those permitted, the best first: a pair uses the first that both can do.
 
     `cluster` tells networks that share an underlay apart. Nothing in `cidrs` leaves a node but to a peer.
     """
 
     cluster: str
     cidrs: tuple[IPNetwork, ...]
-    backend: BackendName = "vxlan"
-    beyond: Tunnel = "vxlan"
+    backends: tuple[BackendName, ...] = ("vxlan",)
     vni: int = 142
     vxlan_port: int = 4789
     gpe_port: int = 4790
-
-    @property
-    def tunnel(self) -> Tunnel | None:
-        """The tunnel that is used, if only to some; None with plain routes alone."""
-        match self.backend:
-            case "host-gw":
-                return None
-            case "direct":
-                return self.beyond
-            case name:
-                return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +80,7 @@ class Facts:
     """What a node has: its underlay, and what its kernel can do."""
 
     underlay: Underlay
-    backends: frozenset[BackendName] = frozenset(("vxlan", "gpe", "host-gw", "direct"))
+    backends: frozenset[BackendName] = frozenset(MIXED)
     ipv6: bool = True
 
 

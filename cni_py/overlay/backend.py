@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network
 from typing import Protocol
 
-from cni_py.model.errors import InvalidConfigError
 from cni_py.model.net import PROTOCOL_OVERLAY, LinkRoute, NodeState, Sysctl
-from cni_py.model.overlay import BackendName, Facts, Network, Node
+from cni_py.model.overlay import Facts, Network, Node
 from cni_py.model.result import IPAddress, IPNetwork
 
 # Routes that somebody made by hand, with no metric, stay ahead of ours and in nobody's way.
@@ -15,14 +14,17 @@ METRIC = 142
 LAST_METRIC = 1 << 24
 
 
+# A peer, and those of its pod networks that one backend is to lead to.
+Share = tuple[Node, Sequence[IPNetwork]]
+
+
 class Backend(Protocol):
     """The pod networks of the peers are disjoint, and no peer is this node."""
 
-    def __call__(self, node: Node, peers: Sequence[Node], network: Network, facts: Facts) -> NodeState:
-        """All that is to be in the kernel for this node to reach these peers.
+    def __call__(self, node: Node, shares: Iterable[Share], network: Network, facts: Facts) -> NodeState:
+        """All that is to be in the kernel for this node to reach these networks of these peers.
 
-        A peer that the backend cannot reach is left out, so that its pods are unreachable at once (`unjoined`).
-        Raises InvalidConfigError if this node cannot take part at all.
+        What the backend cannot reach is left out, so that its pods are unreachable at once (`unjoined`).
         """
 
 
@@ -69,15 +71,6 @@ def forwarding(node: Node, facts: Facts, links: Iterable[str]) -> tuple[Sysctl, 
         *(Sysctl("host", f"net/ipv6/conf/{link}/accept_ra", "0", required=False) for link in links),
         *known,
     )
-
-
-def need(backend: BackendName, facts: Facts) -> None:
-    """Raise InvalidConfigError if this kernel cannot do that."""
-    if backend not in facts.backends:
-        known = ", ".join(sorted(facts.backends)) or "none"
-        raise InvalidConfigError(
-            f"this kernel cannot do the backend {backend!r}", f"choose one that it can ({known}), or load its modules"
-        )
 
 
 def unjoined(peers: Iterable[Node], state: NodeState) -> tuple[tuple[Node, IPNetwork], ...]:

@@ -3,7 +3,7 @@
 The route itself holds the tunnel header, so there is no neighbour and no forwarding entry that could be lost.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from ipaddress import ip_interface
 
 from cni_py.model.net import (
@@ -19,26 +19,18 @@ from cni_py.model.net import (
 )
 from cni_py.model.overlay import GPE, Facts, Network, Node
 from cni_py.model.result import IPAddress, IPNetwork
-from cni_py.overlay.backend import METRIC, forwarding, guards, need, outer, tunnel_address
+from cni_py.overlay.backend import METRIC, Share, forwarding, guards, outer, tunnel_address
 from cni_py.overlay.mtu import Mtu
 
 
-def gpe(node: Node, peers: Sequence[Node], network: Network, facts: Facts) -> NodeState:
-    """The backend `gpe`."""
-    return tunnels(node, ((peer, peer.cidrs) for peer in peers), network, facts)
-
-
-def tunnels(
-    node: Node, served: Iterable[tuple[Node, Sequence[IPNetwork]]], network: Network, facts: Facts
-) -> NodeState:
+def gpe(node: Node, shares: Iterable[Share], network: Network, facts: Facts) -> NodeState:
     """The link of this node, and the routes to these ranges of these peers through it.
 
     Its MTU is that over IPv4 if the node has that; routes over IPv6 then say that they take less.
     """
-    need("gpe", facts)
     mtu = Mtu(facts.underlay.mtu, "gpe", 4 if node.ip4 is not None else 6).value
     routes: list[LinkRoute] = []
-    for peer, cidrs in served:
+    for peer, cidrs in shares:
         ends = outer(node, peer)
         if ends is None:
             continue

@@ -1,17 +1,18 @@
 """Plain routes: a peer's ranges by its own address, which must be on the link. No header, no MTU lost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from cni_py.model.net import PROTOCOL_OVERLAY, LinkRoute, NodeState
 from cni_py.model.overlay import Facts, Network, Node
 from cni_py.model.result import IPAddress, IPNetwork
-from cni_py.overlay.backend import METRIC, forwarding, guards, need
+from cni_py.overlay.backend import METRIC, Share, forwarding, guards
 
 
-def hostgw(node: Node, peers: Sequence[Node], network: Network, facts: Facts) -> NodeState:
-    """The backend `host-gw`. Ranges of a peer that is behind a router are left out: it would not know them."""
-    need("host-gw", facts)
-    routes = [route for peer in peers for cidr in peer.cidrs if (route := plain_route(cidr, peer, facts)) is not None]
+def hostgw(node: Node, shares: Iterable[Share], network: Network, facts: Facts) -> NodeState:
+    """Ranges of a peer that is behind a router are left out: it would not know them."""
+    routes = [
+        route for peer, cidrs in shares for cidr in cidrs if (route := plain_route(cidr, peer, facts)) is not None
+    ]
     return NodeState(routes=(*guards(node, network), *routes), sysctls=forwarding(node, facts, ()))
 
 

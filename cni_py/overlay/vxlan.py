@@ -4,36 +4,28 @@ No frame is ever flooded or learned from: who is where is written down before th
 no device, so they outlive the underlay's, and packets leave by whatever the routing table says.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_interface
 
 from cni_py.model.net import PROTOCOL_OVERLAY, Address, Fdb, Link, LinkRoute, Neighbour, NodeState, Vxlan
 from cni_py.model.overlay import VXLAN4, VXLAN6, Facts, Network, Node
 from cni_py.model.result import IPAddress, IPNetwork
-from cni_py.overlay.backend import METRIC, forwarding, guards, need, outer, tunnel_address
+from cni_py.overlay.backend import METRIC, Share, forwarding, guards, outer, tunnel_address
 from cni_py.overlay.mtu import Mtu
 
 _LINKS = {4: VXLAN4, 6: VXLAN6}
 
 
-def vxlan(node: Node, peers: Sequence[Node], network: Network, facts: Facts) -> NodeState:
-    """The backend `vxlan`."""
-    return tunnels(node, ((peer, peer.cidrs) for peer in peers), network, facts)
-
-
-def tunnels(
-    node: Node, served: Iterable[tuple[Node, Sequence[IPNetwork]]], network: Network, facts: Facts
-) -> NodeState:
+def vxlan(node: Node, shares: Iterable[Share], network: Network, facts: Facts) -> NodeState:
     """The links of this node, and what leads to these ranges of these peers through them.
 
     The link over IPv6 is there if the node has no other or a peer needs it.
     """
-    need("vxlan", facts)
     neighbours: list[Neighbour] = []
     entries: list[Fdb] = []
     routes: list[LinkRoute] = []
     versions = {4} if node.ip4 is not None else {6}
-    for peer, cidrs in served:
+    for peer, cidrs in shares:
         ends = outer(node, peer)
         if ends is None or not cidrs:
             continue

@@ -25,7 +25,7 @@ from cni_py.kernel.overlay_facts import facts
 from cni_py.model.converge import converge
 from cni_py.model.net import NodeState
 from cni_py.model.ops import Op
-from cni_py.model.overlay import DEVICES, BackendName, Facts, Network, Node, Tunnel, tunnel_mac
+from cni_py.model.overlay import DEVICES, MIXED, BackendName, Facts, Network, Node, Tunnel, tunnel_mac
 from cni_py.model.result import IPNetwork
 from cni_py.overlay.select import plan, pod_mtu
 
@@ -36,7 +36,7 @@ FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 
 def network(backend: BackendName, beyond: Tunnel = "vxlan") -> Network:
     """The network of the lab by that backend."""
-    return Network("lab", CLUSTER, backend, beyond)
+    return Network("lab", CLUSTER, ("direct", beyond) if backend == "direct" else (backend,))
 
 
 def ranges(number: int, pods: Families = "46") -> tuple[IPNetwork, ...]:
@@ -72,7 +72,7 @@ class Member:
         with netns.entered(self.place.fd):
             underlay = self.kernel.underlay("eth0")
             assert underlay is not None
-            return facts(underlay, frozenset(("vxlan", "gpe", "host-gw", "direct")))
+            return facts(underlay, frozenset(MIXED))
 
     def desired(self, peers: list[Node], of: Network) -> NodeState:
         """What this node should have."""

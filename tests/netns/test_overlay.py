@@ -22,13 +22,13 @@ CASES: list[tuple[Network, Families, Families]] = [
 
 def _name(case: tuple[Network, Families, Families]) -> str:
     of, pods, underlay = case
-    return f"{of.backend}{'-' + of.beyond if of.backend == 'direct' else ''}-pods{pods}-over{underlay}"
+    return f"{'-'.join(of.backends)}-pods{pods}-over{underlay}"
 
 
 @pytest.mark.parametrize(("of", "pods", "underlay"), CASES, ids=map(_name, CASES))
 def test_pods_of_two_nodes_talk(of: Network, pods: Families, underlay: Families, tmp_path: Path) -> None:
     """TCP and a datagram of MTU size pass both ways with the pods' own addresses; a second pass has nothing to do."""
-    far = of.backend != "host-gw"
+    far = of.backends != ("host-gw",)
     nodes = (member(1, pods, underlay), member(2, pods, underlay), member(3, pods, underlay, far=far))
     with lab(tmp_path, *nodes) as made:
         made.settle(of)

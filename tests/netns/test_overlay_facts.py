@@ -22,7 +22,7 @@ def test_this_kernel_can_do_all(tmp_path: Path) -> None:
     with lab(tmp_path, member(1)) as made:
         one = made.members[0]
         with netns.entered(one.place.fd):
-            assert possible_backends() == {"vxlan", "gpe", "host-gw", "direct"}
+            assert possible_backends() == {"vxlan", "gpe", "host-gw", "direct", "none"}
         assert one.read(NodeState()) == NodeState()
 
 
@@ -37,7 +37,7 @@ def test_a_kernel_without_lightweight_tunnels(monkeypatch: pytest.MonkeyPatch) -
                 raise NetlinkError(index, errno.EOPNOTSUPP)
 
     monkeypatch.setattr(NetlinkSocket, "send_batch", refuse_routes)
-    assert possible_backends() == {"vxlan", "host-gw", "direct"}
+    assert possible_backends() == {"vxlan", "host-gw", "direct", "none"}
 
 
 def test_what_is_on_the_link(tmp_path: Path) -> None:

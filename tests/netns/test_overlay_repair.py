@@ -130,7 +130,7 @@ def test_a_forwarding_entry_that_is_gone_or_wrong_returns(two: Lab) -> None:
             assert one.passed(two.nodes, VXLAN) == ()
 
 
-@pytest.mark.parametrize("of", [VXLAN, GPE_NET, HOSTGW], ids=lambda of: of.backend)
+@pytest.mark.parametrize("of", [VXLAN, GPE_NET, HOSTGW], ids=lambda of: of.backends[0])
 def test_peers_that_leave_take_everything_along(of: Network, tmp_path: Path) -> None:
     """With the last peer gone the kernel holds what it held before there was one."""
     with lab(tmp_path, member(1), member(2)) as made:
@@ -148,7 +148,7 @@ def _held(one: Member, of: Network) -> NodeState:
     return one.read(one.desired([one.node], of))
 
 
-@pytest.mark.parametrize("of", [VXLAN, GPE_NET, HOSTGW], ids=lambda of: of.backend)
+@pytest.mark.parametrize("of", [VXLAN, GPE_NET, HOSTGW], ids=lambda of: of.backends[0])
 def test_a_range_that_moves_is_one_replacement(of: Network, tmp_path: Path) -> None:
     """Its route is changed in place, so at no moment is there none; the old owner leaves nothing."""
     with lab(tmp_path, member(1), member(2), member(3)) as made:
@@ -251,7 +251,7 @@ def test_somebody_elses_route_is_left_alone(tmp_path: Path) -> None:
         assert left == (op,)
 
 
-@pytest.mark.parametrize("of", [VXLAN, GPE_NET], ids=lambda of: of.backend)
+@pytest.mark.parametrize("of", [VXLAN, GPE_NET], ids=lambda of: of.backends[0])
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_packet_of_the_mtu_passes_and_one_more_byte_does_not(of: Network, version: int, tmp_path: Path) -> None:
     """A pod that thinks it may send 1500 bytes is told by the node what fits, and that is the sum of `pod_mtu`."""
@@ -277,7 +277,7 @@ def _widen(pod: Place, one: Member) -> None:
             ip(f"link set {link['ifname']} mtu 1500")
 
 
-@pytest.mark.parametrize("of", [VXLAN, GPE_NET, HOSTGW], ids=lambda of: of.backend)
+@pytest.mark.parametrize("of", [VXLAN, GPE_NET, HOSTGW], ids=lambda of: of.backends[0])
 def test_a_thousand_peers_at_once(of: Network, tmp_path: Path) -> None:
     """All of them, and no message is refused; the read-back is what was asked for."""
     with lab(tmp_path, member(1)) as made:

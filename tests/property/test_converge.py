@@ -10,7 +10,7 @@ from cni_py.kernel.fake import FakeKernel
 from cni_py.model.converge import converge
 from cni_py.model.net import Link, NodeState
 from cni_py.model.ops import AddLink, AddRoute, DelLink, DelRoute, ReplaceRoute
-from cni_py.model.overlay import DEVICES, BackendName, Facts, Network, Node, Tunnel, Underlay
+from cni_py.model.overlay import DEVICES, MIXED, Facts, Network, Node, Underlay
 from cni_py.model.result import IPNetwork
 from cni_py.model.words import describe
 from cni_py.overlay.select import plan
@@ -24,8 +24,6 @@ FACTS = Facts(
     )
 )
 CLUSTER = (ip_network("10.244.0.0/16"), ip_network("fd44::/32"))
-BACKENDS: tuple[BackendName, ...] = ("vxlan", "gpe", "host-gw", "direct")
-TUNNELS: tuple[Tunnel, ...] = ("vxlan", "gpe")
 
 
 @st.composite
@@ -35,7 +33,7 @@ def states(draw: st.DrawFn) -> NodeState:
     ranges = iter(draw(st.permutations(range(2, 12))))
     here = Node("n1", _ranges(1), "0e:00:00:00:00:01", IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
     peers = [_peer(draw, number, [next(ranges) for _ in range(draw(st.integers(1, 2)))]) for number in numbers]
-    of = Network("c", CLUSTER, draw(st.sampled_from(BACKENDS)), draw(st.sampled_from(TUNNELS)))
+    of = Network("c", CLUSTER, tuple(draw(st.lists(st.sampled_from(MIXED), min_size=1, unique=True))))
     return plan(here, peers, replace(of, vni=draw(st.sampled_from([142, 143]))), FACTS)
 
 

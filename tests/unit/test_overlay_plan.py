@@ -7,10 +7,10 @@ import pytest
 
 from cni_py.model.errors import InvalidConfigError
 from cni_py.model.net import Link, LinkRoute, NodeState
-from cni_py.model.overlay import BackendName, Facts, Network, Node, Underlay, tunnel_mac
+from cni_py.model.overlay import MIXED, BackendName, Facts, Network, Node, Underlay, tunnel_mac
 from cni_py.overlay.backend import unjoined
 from cni_py.overlay.mtu import Mtu
-from cni_py.overlay.select import plan, pod_mtu
+from cni_py.overlay.select import plan, pod_mtu, ways
 
 NEAR, FAR, OTHER = "192.0.2.2", "198.51.100.3", "2001:db8:1::4"
 FACTS = Facts(
@@ -103,22 +103,27 @@ GOLDEN: dict[str, dict[str, list[str]]] = {
         ],
         "routes": [
             *GUARD,
+            "10.244.2.0/24 via 192.0.2.2 dev eth0",
+            "fd44:0:2::/64 via 2001:db8::2 dev eth0",
             "10.244.3.0/24 via 10.244.3.0 dev cpyvx4 onlink",
             "fd44:0:3::/64 via fe80::c00:ff:fe00:3 dev cpyvx4 onlink",
             "10.244.4.0/24 via 10.244.4.0 dev cpyvx6 onlink",
             "fd44:0:4::/64 via fe80::c00:ff:fe00:4 dev cpyvx6 onlink",
-            "10.244.2.0/24 via 192.0.2.2 dev eth0",
-            "fd44:0:2::/64 via 2001:db8::2 dev eth0",
         ],
     },
 }
 BACKENDS: tuple[BackendName, ...] = ("vxlan", "gpe", "host-gw", "direct")
 
 
+def permitted(backend: BackendName) -> tuple[BackendName, ...]:
+    """`direct` has a tunnel to those that are not on the link."""
+    return ("direct", "vxlan") if backend == "direct" else (backend,)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_golden(backend: BackendName) -> None:
     """A node and a peer beside it, one behind a router, and one that has IPv6 alone."""
-    assert in_words(plan(HERE, PEERS, Network("c", CLUSTER, backend), FACTS)) == GOLDEN[backend]
+    assert in_words(plan(HERE, PEERS, Network("c", CLUSTER, permitted(backend)), FACTS)) == GOLDEN[backend]
 
 
 def in_words(state: NodeState) -> dict[str, list[str]]:
@@ -173,14 +178,14 @@ def test_the_mtu_tells_its_sum(mtu: Mtu, text: str) -> None:
 
 def test_pods_have_the_tunnels_mtu() -> None:
     """With plain routes alone they have the underlay's."""
-    assert pod_mtu(HERE, Network("c", CLUSTER, "host-gw"), FACTS).value == 1500
-    assert pod_mtu(HERE, Network("c", CLUSTER, "direct", "gpe"), FACTS).value == 1464
+    assert pod_mtu(HERE, Network("c", CLUSTER, ("host-gw",)), FACTS).value == 1500
+    assert pod_mtu(HERE, Network("c", CLUSTER, ("direct", "gpe")), FACTS).value == 1464
     assert pod_mtu(replace(HERE, ip4=None), Network("c", CLUSTER), FACTS).value == 1430
 
 
 def test_who_cannot_be_reached_is_known() -> None:
     """The far peers of host-gw, and one that shares no family with a tunnel's node; their pods are unreachable."""
-    state = plan(HERE, PEERS, Network("c", CLUSTER, "host-gw"), FACTS)
+    state = plan(HERE, PEERS, Network("c", CLUSTER, ("host-gw",)), FACTS)
     assert {peer.name for peer, _ in unjoined(PEERS, state)} == {"n3", "n4"}
     alone = replace(HERE, ip6=None)
     state = plan(alone, PEERS, Network("c", CLUSTER), FACTS)
@@ -197,7 +202,7 @@ def test_ranges_outside_of_the_network_are_guarded() -> None:
 def test_without_ipv6_nothing_of_it_is_wanted() -> None:
     """The kernel would refuse it, again and again."""
     for backend in BACKENDS:
-        state = plan(HERE, PEERS, Network("c", CLUSTER, backend), replace(FACTS, ipv6=False))
+        state = plan(HERE, PEERS, Network("c", CLUSTER, permitted(backend)), replace(FACTS, ipv6=False))
         kept = (*(route.dst for route in state.routes), *(one.address.network for one in state.addresses))
         assert all(one.version == 4 for one in kept)
         assert all("ipv6/conf/all" not in one.key for one in state.sysctls)
@@ -206,9 +211,74 @@ def test_without_ipv6_nothing_of_it_is_wanted() -> None:
 
 def test_a_backend_that_the_kernel_lacks_is_refused() -> None:
     """With a word on what there is."""
-    with pytest.raises(InvalidConfigError, match="cannot do the backend 'gpe'") as caught:
-        plan(HERE, PEERS, Network("c", CLUSTER, "gpe"), replace(FACTS, backends=frozenset({"host-gw", "vxlan"})))
+    with pytest.raises(InvalidConfigError, match="this kernel cannot do gpe") as caught:
+        plan(HERE, PEERS, Network("c", CLUSTER, ("gpe",)), replace(FACTS, backends=frozenset({"host-gw", "vxlan"})))
     assert "host-gw, vxlan" in caught.value.details
+
+
+def ways_to(peer: Node, *backends: BackendName, here: Node = HERE) -> list[str]:
+    """`backend: reason` of each of its networks."""
+    return [f"{one.backend}: {one.reason}" for one in ways(here, peer, Network("c", CLUSTER, backends), FACTS)]
+
+
+@pytest.mark.parametrize(
+    ("backends", "can", "told"),
+    [
+        (("vxlan",), ("vxlan",), ["vxlan: the first of ours"]),
+        (("gpe", "vxlan"), ("vxlan",), ["vxlan: it cannot do gpe"]),
+        (("gpe", "vxlan"), ("vxlan", "gpe"), ["gpe: the first of ours"]),
+        (("direct", "vxlan"), ("vxlan", "host-gw"), ["direct: it is on the link eth0"]),
+        (("direct", "vxlan"), ("vxlan",), ["vxlan: it cannot do direct"]),
+        (("vxlan", "direct"), ("vxlan", "direct"), ["vxlan: the first of ours"]),
+        (("vxlan", "direct"), ("direct",), ["direct: it is on the link eth0"]),
+        (("none",), ("none",), ["none: the network between the nodes routes by itself"]),
+        (
+            ("gpe",),
+            ("vxlan",),
+            ["None: this node does gpe, it does vxlan: nothing in common"],
+        ),
+    ],
+)
+def test_a_pair_uses_the_best_that_both_can_do(
+    backends: tuple[BackendName, ...], can: tuple[BackendName, ...], told: list[str]
+) -> None:
+    """In the order in which the network permits them; the reason is told."""
+    near = replace(PEERS[0], backends=frozenset(can))
+    facts = replace(FACTS, backends=frozenset((*MIXED, "none")))
+    found = ways(HERE, near, Network("c", CLUSTER, backends), facts)
+    assert [f"{one.backend}: {one.reason}" for one in found] == told * 2
+
+
+def test_a_peer_of_another_vni_or_port_gets_no_vxlan() -> None:
+    """Its packets would not be ours; plain routes are no matter of it."""
+    other = replace(PEERS[0], vni=1, vxlan_port=8472)
+    assert ways_to(other, "direct", "vxlan") == ["direct: it is on the link eth0"] * 2
+    assert ways_to(other, "vxlan") == ["None: it does VXLAN with VNI 1 on port 8472, this network 142 on 4789"] * 2
+    same = Network("c", CLUSTER, vni=1, vxlan_port=8472)
+    assert [one.backend for one in ways(HERE, other, same, FACTS)] == ["vxlan"] * 2
+
+
+def test_what_cannot_be_reached_is_told() -> None:
+    """Behind a router with plain routes alone; of no family that this node has."""
+    assert ways_to(PEERS[1], "host-gw") == ["None: it is not on the link, and no tunnel is permitted"] * 2
+    assert ways_to(PEERS[2], "vxlan", here=replace(HERE, ip6=None)) == ["None: it has no underlay address of IPv4"] * 2
+
+
+def test_a_node_has_the_links_of_all_that_it_offers() -> None:
+    """So a peer that has not heard of a change yet is still heard: this is what makes a migration lose nothing."""
+    state = plan(
+        HERE, (replace(PEERS[0], backends=frozenset(("gpe",))),), Network("c", CLUSTER, ("gpe", "vxlan")), FACTS
+    )
+    assert {link.name for link in state.links} == {"cpyvx4", "cpygpe"}
+    assert {route.link for route in state.routes if route.kind == "unicast"} == {"cpygpe"}
+    assert len(state.routes) == len(set(state.routes))
+
+
+def test_no_backend_makes_no_routes() -> None:
+    """Not even those that make the network unreachable: the default route may lead to it."""
+    facts = replace(FACTS, backends=frozenset(("none",)))
+    state = plan(HERE, PEERS, Network("c", CLUSTER, ("none",)), facts)
+    assert state == NodeState(sysctls=state.sysctls)
 
 
 def test_several_ranges_have_one_gateway() -> None:

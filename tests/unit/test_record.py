@@ -2,7 +2,7 @@
 
 import json
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cni_py.cluster.record import MAX_BYTES, checked_name, from_document, parse, render
 from cni_py.model.errors import DecodeError
-from cni_py.model.overlay import Node, tunnel_mac
+from cni_py.model.overlay import BackendName, Node, tunnel_mac
 
 _CIDRS = (ip_network("10.244.1.0/24"), ip_network("fd44:0:1::/64"))
 _NODE = Node(
@@ -37,7 +37,7 @@ def test_little_is_enough() -> None:
     """A record made by hand: addresses and pod networks; the MAC is that which the node gives itself."""
     node = parse('{"version": 1, "ipv4": "192.0.2.7", "cidrs": ["10.244.7.0/24"]}', "n7", "c")
     assert (node.mac, node.ip6, node.vni) == (tunnel_mac("c", "n7"), None, 0)
-    assert node.backends == {"vxlan", "gpe", "host-gw", "direct"}
+    assert node.backends == set(get_args(BackendName))
 
 
 def test_what_a_newer_release_adds_is_passed_over() -> None:
