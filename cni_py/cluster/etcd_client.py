@@ -7,7 +7,8 @@ import asyncio
 import json
 import socket
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -33,6 +34,7 @@ from cni_py.model.errors import CniPyError, DecodeError, TryAgainError
 _MOST_BYTES = 1 << 24  # an answer, or a line of a watch; etcd takes requests of 1.5 MiB
 _PAGE = 500
 _QUIET_SECONDS = 1500.0  # etcd gives a sign of life in a watch every ten minutes
+_LONGEST_REASON = 160
 _UNAUTHENTICATED = 16
 # What etcd says when a token is too old, in words alone: the number is that of any bad argument.
 _STALE_TOKEN = ("invalid auth token", "revision of auth store is old", "user name is empty")
@@ -109,8 +111,8 @@ class EtcdClient:
                 start = answer.kvs[-1].key + b"\0"
         return found, revision
 
-    async def commit(self, txn: Txn, lease: int = 0) -> bool:
-        """True if it is written, its puts under that lease; False if a key was not as expected."""
+    async def commit(self, txn: Txn, lease: int = 0) -> int:
+        """The revision as of which it is written, its puts under that lease; 0 if a key was not as expected."""
         compares = [
             {"key": _base64(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision}
             for key, revision in txn.expected.items()
@@ -120,7 +122,8 @@ class EtcdClient:
             for key, value in txn.puts.items()
         ]
         deletes = [{"request_delete_range": {"key": _base64(key)}} for key in txn.deletes]
-        return (await self._call("kv/txn", {"compare": compares, "success": puts + deletes}, TxnAnswer)).succeeded
+        answer = await self._call("kv/txn", {"compare": compares, "success": puts + deletes}, TxnAnswer)
+        return answer.header.revision if answer.succeeded else 0
 
     async def grant(self, ttl: int) -> int:
         """A new lease of that many seconds."""
@@ -134,8 +137,11 @@ class EtcdClient:
         """The lease is gone, and all keys under it."""
         await self._call("lease/revoke", {"ID": lease}, LeaseAnswer)
 
-    async def watch(self, prefix: bytes, revision: int) -> AsyncIterator[tuple[int, tuple[Event, ...]]]:
-        """(revision, events) from the revision that is given on, first with none when it has begun. Raises GapError."""
+    async def watch(self, prefix: bytes, revision: int) -> AsyncGenerator[tuple[int, tuple[Event, ...]]]:
+        """(revision, events) from the revision that is given on, first with none when it has begun. Raises GapError.
+
+        The revision is the last of which all events were told. That of a sign of life may be ahead of events to come.
+        """
         request = {
             "key": _base64(prefix),
             "range_end": _base64(end_of(prefix)),
@@ -144,23 +150,25 @@ class EtcdClient:
             "fragment": True,
         }
         whole: list[Event] = []
-        async for line in self._lines("watch", {"create_request": request}):
-            said = decode(line, WatchLine)
-            if said.error is not None:
-                raise self._refused(bytes(said.error))
-            answer = said.result
-            if answer is None:
-                continue
-            if answer.compact_revision or (answer.created and answer.header.revision < revision - 1):
-                raise GapError(f"etcd no longer tells what happened since revision {revision}")
-            if answer.canceled:
-                raise EtcdRefusedError(f"etcd ended the watch: {shown(answer.cancel_reason or 'no reason given')}")
-            whole += answer.events
-            if not answer.fragment:
-                yield answer.header.revision, tuple(whole)
-                whole = []
+        async with aclosing(self._lines("watch", {"create_request": request})) as lines:
+            async for line in lines:
+                said = decode(line, WatchLine)
+                if said.error is not None:
+                    raise self._refused(bytes(said.error))
+                answer = said.result
+                if answer is None:
+                    continue
+                if answer.compact_revision or (answer.created and answer.header.revision < revision - 1):
+                    raise GapError(f"etcd no longer tells what happened since revision {revision}")
+                if answer.canceled:
+                    raise EtcdRefusedError(f"etcd ended the watch: {shown(answer.cancel_reason or 'no reason given')}")
+                whole += answer.events
+                if answer.created or (whole and not answer.fragment):
+                    told = max([revision - 1, *(event.kv.mod_revision for event in whole)])
+                    yield told, tuple(whole)
+                    whole = []
 
-    async def _lines(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    async def _lines(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes]:
         timeout = aiohttp.ClientTimeout(sock_connect=self._seconds, sock_read=_QUIET_SECONDS)
         try:
             async with self._post(path, body, await self._authorized(), timeout) as response:
@@ -245,9 +253,16 @@ def end_of(prefix: bytes) -> bytes:
 
 
 def _reason(error: object) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return shown(str(error) or type(error).__name__)
+    match error:
+        case TimeoutError():
+            text = "no answer in time"
+        case aiohttp.ClientConnectorCertificateError():
+            text = f"its certificate is not accepted: {error.certificate_error}"
+        case aiohttp.ClientConnectorError():
+            text = error.strerror or str(error.os_error)
+        case _:
+            text = str(error) or type(error).__name__
+    return ascii(text)[1:-1][:_LONGEST_REASON]
 
 
 def _base64(data: bytes) -> str:
