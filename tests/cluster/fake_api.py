@@ -1,0 +1,253 @@
+"""An API server of Kubernetes that behaves as a test wants, also badly: HTTPS on 127.0.0.1, Nodes only.
+
+What it has is in `nodes`. Each request of a kind takes the next step of the script of that kind, and when there is none
+does what a good server does. It notes all that it was asked.
+"""
+
+import asyncio
+import json
+import queue
+import ssl
+import threading
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Self
+
+import trustme
+from aiohttp import web
+
+WAIT_S = 30
+Step = Callable[["FakeApi", web.Request], Awaitable[web.StreamResponse]]
+Json = dict[str, Any]
+
+
+def node(name: str, cidr: str = "", annotation: str | None = None, *, uid: str = "", **status: Any) -> Json:
+    """A Node as small as one can be."""
+    return {
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "uid": uid or f"uid-{name}",
+            "creationTimestamp": "2026-01-02T03:04:05Z",
+            "annotations": {"other": "x"} | ({} if annotation is None else {"cni-py.dev/node": annotation}),
+        },
+        "spec": {"podCIDR": cidr, "podCIDRs": [cidr]} if cidr else {},
+        "status": status,
+    }
+
+
+class FakeApi:
+    """Serves from `with` on. `asked` gets (kind, query) of each request: initial, list, watch, patch."""
+
+    def __init__(self, directory: Path) -> None:
+        self.nodes: dict[str, Json] = {}
+        self.version = 10
+        self.token = "first"  # noqa: S105  # a test's
+        self.asked: queue.Queue[tuple[str, dict[str, str]]] = queue.Queue()
+        self.scripts: dict[str, deque[Step]] = defaultdict(deque)
+        self.ca = directory / "ca.crt"
+        self.token_file = directory / "token"
+        self.token_file.write_text("first\n")
+        self._watchers: list[asyncio.Queue[bytes | None]] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Another CA, and a certificate by it; for connections from now on."""
+        authority = trustme.CA()
+        self._authority = authority
+        self._issued = authority.issue_cert("127.0.0.1")
+        authority.cert_pem.write_to_path(str(self.ca))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.call(self._start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"https://127.0.0.1:{self.port}"
+
+    def call(self, work: Any) -> Any:
+        """The coroutine has run in the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT_S)
+
+    def script(self, kind: str, *steps: Step) -> None:
+        """What the next requests of that kind get."""
+        self.scripts[kind].extend(steps)
+
+    def next(self, kind: str) -> dict[str, str]:
+        """The query of the next request of the kind, once there is one; others before it are passed over."""
+        while True:
+            asked, query = self.asked.get(timeout=WAIT_S)
+            if asked == kind:
+                return query
+
+    def put(self, object_: Json) -> None:
+        """A Node is there, or is as it is now."""
+        name = object_["metadata"]["name"]
+        self.emit("MODIFIED" if name in self.nodes else "ADDED", object_)
+        self.nodes[name] = object_
+
+    def delete(self, name: str) -> None:
+        """A Node is gone."""
+        self.emit("DELETED", self.nodes.pop(name))
+
+    def emit(self, kind: str, object_: Json) -> None:
+        """All watches get the event, whatever is there."""
+        self.version += 1
+        object_["metadata"]["resourceVersion"] = str(self.version)
+        self.raw(event(kind, object_))
+
+    def raw(self, data: bytes | None) -> None:
+        """All watches get the bytes; None ends them."""
+        self.call(self._raw(data))
+
+    def down(self) -> None:
+        """It does not listen any more, and its connections are cut."""
+        self.call(self._stop())
+
+    def up(self) -> None:
+        """It is there again, on the same port."""
+        self.call(self._start())
+
+    async def _raw(self, data: bytes | None) -> None:
+        for watcher in self._watchers:
+            watcher.put_nowait(data)
+
+    async def _start(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._issued.configure_cert(context)
+        application = web.Application()
+        application.router.add_get("/api/v1/nodes", self._get)
+        application.router.add_patch("/api/v1/nodes/{name}/status", self._patch)
+        self._runner = web.AppRunner(application, shutdown_timeout=0.1, handle_signals=False)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=context, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _stop(self) -> None:
+        for watcher in self._watchers:
+            watcher.put_nowait(None)
+        if self._runner is not None and self._runner.server is not None:
+            for connection in self._runner.server.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await self._runner.cleanup()
+            self._runner = None
+            await asyncio.sleep(0)  # a transport closes its socket in the next round of the loop
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        query = dict(request.query)
+        kind = "list" if "watch" not in query else "initial" if "sendInitialEvents" in query else "watch"
+        self.asked.put((kind, query))
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            return status(401)
+        if self.scripts[kind]:
+            return await self.scripts[kind].popleft()(self, request)
+        return await (self.page(request) if kind == "list" else self.watch(request, *self.initial(kind)))
+
+    def initial(self, kind: str) -> list[bytes]:
+        """What a watch begins with: everything and a bookmark, or nothing."""
+        if kind != "initial":
+            return []
+        return [*(event("ADDED", one) for one in self.nodes.values()), bookmark(self.version, complete=True)]
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """A list, two Nodes a page."""
+        begin = int(request.query.get("continue", "0"))
+        names = sorted(self.nodes)
+        metadata = {"resourceVersion": str(self.version)}
+        if begin + 2 < len(names):
+            metadata["continue"] = str(begin + 2)
+        items = [self.nodes[name] for name in names[begin : begin + 2]]
+        return web.json_response({"kind": "NodeList", "metadata": metadata, "items": items})
+
+    async def watch(self, request: web.Request, *begin: bytes, then: bool = True) -> web.StreamResponse:
+        """The bytes, then what is emitted; or with `then=False` the end."""
+        response = web.StreamResponse()
+        events: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._watchers.append(events)  # before anybody can know that the watch is there
+        try:
+            await response.prepare(request)
+            for one in begin:
+                await response.write(one)
+            while then and (data := await events.get()) is not None:
+                await response.write(data)
+        except ConnectionResetError:
+            pass
+        finally:
+            self._watchers.remove(events)
+        return response
+
+    async def _patch(self, request: web.Request) -> web.StreamResponse:
+        body = json.loads(await request.read())
+        self.asked.put(("patch", {"type": request.content_type, **body}))
+        if self.scripts["patch"]:
+            return await self.scripts["patch"].popleft()(self, request)
+        object_ = deepcopy(self.nodes[request.match_info["name"]])
+        object_["metadata"]["annotations"] |= body.get("metadata", {}).get("annotations", {})
+        conditions = {one["type"]: one for one in object_["status"].get("conditions", [])}
+        conditions |= {one["type"]: one for one in body.get("status", {}).get("conditions", [])}
+        object_["status"]["conditions"] = list(conditions.values())
+        self.version += 1
+        object_["metadata"]["resourceVersion"] = str(self.version)
+        self.nodes[request.match_info["name"]] = object_
+        await self._raw(event("MODIFIED", object_))
+        return web.json_response(object_)
+
+
+def event(kind: str, object_: Json) -> bytes:
+    """A line of a watch."""
+    return json.dumps({"type": kind, "object": object_}, separators=(",", ":")).encode() + b"\n"
+
+
+def bookmark(version: int, *, complete: bool = False) -> bytes:
+    """A bookmark; with `complete` that which ends the initial events."""
+    annotations = {"k8s.io/initial-events-end": "true"} if complete else {}
+    metadata = {"resourceVersion": str(version), "annotations": annotations}
+    return event("BOOKMARK", {"kind": "Node", "metadata": metadata})
+
+
+def error(code: int) -> bytes:
+    """An ERROR frame."""
+    return event("ERROR", {"kind": "Status", "code": code, "message": f"error {code}", "status": "Failure"})
+
+
+def status(code: int, message: str = "", **headers: str) -> web.Response:
+    """A refusal."""
+    body = {"kind": "Status", "status": "Failure", "message": message or f"status {code}", "code": code}
+    return web.json_response(
+        body, status=code, headers={name.replace("_", "-"): text for name, text in headers.items()}
+    )
+
+
+def refuse(code: int, message: str = "", **headers: str) -> Step:
+    """A step: a refusal."""
+
+    async def step(_api: FakeApi, _request: web.Request) -> web.StreamResponse:
+        return status(code, message, **headers)
+
+    return step
+
+
+def say(*data: bytes, then: bool = True) -> Step:
+    """A step: a watch that begins with these bytes."""
+
+    async def step(api: FakeApi, request: web.Request) -> web.StreamResponse:
+        return await api.watch(request, *data, then=then)
+
+    return step
