@@ -90,6 +90,7 @@ class EtcdClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
+        await asyncio.sleep(0)  # the loop closes sockets in its next turn
 
     async def read(self, prefix: bytes) -> tuple[list[KeyValue], int]:
         """All keys that begin so, as they were at the revision that is returned with them."""

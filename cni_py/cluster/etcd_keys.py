@@ -3,7 +3,8 @@
     PREFIX/nodes/IDENTITY         {"name": "n1", "version": 1, "ipv4": "192.0.2.1", "cidrs": ["10.244.1.0/24"], ...}
     PREFIX/subnets/10.244.1.0-24  IDENTITY
 
-A network is the node's that its key names. A key that somebody made by hand, without a lease, reserves it.
+A network is the node's that its key names; as long as it has none, the node's whose record has it. A key that somebody
+made by hand, without a lease, reserves it.
 """
 
 import json

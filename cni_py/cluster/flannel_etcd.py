@@ -158,7 +158,7 @@ class FlannelKeys:
 
 
 def parse_network(value: bytes) -> FlannelNetwork:
-    """A network as flannel's configuration has it. Raises DecodeError, InvalidConfigError for what flanneld alone can do."""
+    """As flannel is configured. Raises DecodeError, InvalidConfigError for what flanneld alone can do."""
     document = decoded(value)
     backend = document.get("Backend", {})
     if not isinstance(backend, dict):
@@ -191,7 +191,7 @@ def _pool(document: Mapping[str, Any], version: int, spared: list[IPNetwork]) ->
         first = ip_address(document.get(f"{field}SubnetMin") or str(begin + size))
         last = ip_address(document.get(f"{field}SubnetMax") or str(begin + (whole.num_addresses - size)))
         if whole.version != version or first not in whole or last not in whole:
-            raise ValueError("SubnetMin or SubnetMax is elsewhere")  # noqa: TRY301  # one way out
+            raise ValueError("SubnetMin or SubnetMax is elsewhere")  # noqa: TRY301
         if first != begin:
             spared += summarize_address_range(begin, first - 1)
         if int(last) + size <= int(end):

@@ -370,7 +370,7 @@ def test_what_somebody_undoes_is_written_again(machines: list[Machine], server: 
     machines[1].seen.until(lambda _: server.revision() > mod + 1 and server.get(key).get(key, ("", {}))[0] == before)
     assert lease_of(server, machines[0]) == lease
     machines[1].seen.until(lambda seen: not seen.skipped and seen.nodes.keys() == {"n1", "n2"})
-    assert machines[1].seen.nodes["n1"].cidrs == first
+    machines[1].seen.until(lambda seen: seen.nodes["n1"].cidrs == first)
     assert not machines[0].seen.reason
 
 
