@@ -74,7 +74,6 @@ class KubeSource:
         with self._guard:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._task.cancel)
-                self._loop = None
         self._thread.join()
 
     def _ask(self) -> None:
@@ -86,9 +85,13 @@ class KubeSource:
         writer.want(self._record, ready=self._ready)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        with suppress(asyncio.CancelledError):
-            loop.run_until_complete(self._task)
-        loop.close()
+        try:
+            with suppress(asyncio.CancelledError):
+                loop.run_until_complete(self._task)
+        finally:
+            with self._guard:
+                self._loop = None
+                loop.close()
 
     async def _main(self, api: KubeApi, writer: Writer) -> None:
         reflector = Reflector(api, _NODES, self._decode, self._changed, self._not_read, self._timing)

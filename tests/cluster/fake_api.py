@@ -45,7 +45,7 @@ class FakeApi:
         self.nodes: dict[str, Json] = {}
         self.version = 10
         self.token = "first"  # noqa: S105  # a test's
-        self.asked: queue.Queue[tuple[str, dict[str, str]]] = queue.Queue()
+        self.asked: queue.Queue[tuple[str, Json]] = queue.Queue()
         self.scripts: dict[str, deque[Step]] = defaultdict(deque)
         self.ca = directory / "ca.crt"
         self.token_file = directory / "token"
@@ -54,15 +54,21 @@ class FakeApi:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._runner: web.AppRunner | None = None
+        self._demanding = False
         self.port = 0
         self.renew()
 
     def renew(self) -> None:
         """Another CA, and a certificate by it; for connections from now on."""
-        authority = trustme.CA()
-        self._authority = authority
-        self._issued = authority.issue_cert("127.0.0.1")
-        authority.cert_pem.write_to_path(str(self.ca))
+        self.authority = trustme.CA()
+        self._issued = self.authority.issue_cert("127.0.0.1")
+        self.authority.cert_pem.write_to_path(str(self.ca))
+
+    def demand_certificates(self) -> None:
+        """Clients without a certificate are turned away from now on."""
+        self._demanding = True
+        self.down()
+        self.up()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -88,7 +94,7 @@ class FakeApi:
         """What the next requests of that kind get."""
         self.scripts[kind].extend(steps)
 
-    def next(self, kind: str) -> dict[str, str]:
+    def next(self, kind: str) -> Json:
         """The query of the next request of the kind, once there is one; others before it are passed over."""
         while True:
             asked, query = self.asked.get(timeout=WAIT_S)
@@ -130,6 +136,9 @@ class FakeApi:
     async def _start(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._issued.configure_cert(context)
+        if self._demanding:
+            self.authority.configure_trust(context)
+            context.verify_mode = ssl.CERT_REQUIRED
         application = web.Application()
         application.router.add_get("/api/v1/nodes", self._get)
         application.router.add_patch("/api/v1/nodes/{name}/status", self._patch)
