@@ -18,9 +18,10 @@ QUICK = Timing(first=0.01, most=0.05, connect=5.0, quiet=WAIT_S)
 
 
 class Told:
-    """What was told. It is taken in order, or passed over up to what is waited for."""
+    """What was told, for which it is waited `seconds`. It is taken in order, or passed over up to what is waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = WAIT_S) -> None:
+        self._seconds = seconds
         self.news: queue.Queue[Any] = queue.Queue()
         self.troubles: queue.Queue[str] = queue.Queue()
 
@@ -34,7 +35,7 @@ class Told:
 
     def next(self) -> Any:
         """What was told next."""
-        return self.news.get(timeout=WAIT_S)
+        return self.news.get(timeout=self._seconds)
 
     def until(self, wanted: Callable[[Any], bool]) -> Any:
         """The first news for which `wanted` is true."""
@@ -45,7 +46,7 @@ class Told:
     def troubled(self, text: str) -> str:
         """The first trouble with that text in it; "" is that it is over."""
         while True:
-            reason = self.troubles.get(timeout=WAIT_S)
+            reason = self.troubles.get(timeout=self._seconds)
             if text in reason if text else not reason:
                 return reason
 
