@@ -1,0 +1,199 @@
+"""A node of ours among flanneld's, by a real flanneld and a real etcd: pods of both reach each other."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from cluster.etcd_server import Etcd, etcd
+from cluster.etcd_watcher import Watcher
+from cluster.flanneld import Flanneld, flanneld, routed, until
+from netns.nat_lab import Place
+from netns.overlay_lab import Families, Lab, Member, carry, lab, member, whole_datagram
+from netns.snapshot import output
+
+from cni_py.cluster.etcd import EtcdSource, Timing
+from cni_py.cluster.etcd_access import EtcdAccess
+from cni_py.cluster.flannel_etcd import FlannelKeys
+from cni_py.kernel import netns
+from cni_py.model.overlay import BackendName, Network
+from cni_py.overlay.select import pod_mtu
+
+QUICK = Timing(ttl=3600, beat=0.2, answer=2.0, first=0.02, last=0.2, gather=0.0)
+CONFIG = {"Network": "10.5.0.0/16", "SubnetLen": 24}
+DUAL = {**CONFIG, "EnableIPv6": True, "IPv6Network": "fd05::/48"}
+
+
+@dataclass
+class World:
+    """The lab, etcd in its router, and flannel's network as our node has it."""
+
+    lab: Lab
+    server: Etcd
+    path: Path
+    network: Network
+
+    def flanneld(self, one: Member) -> Flanneld:
+        """It runs on the node, which gets the pod networks that flanneld took."""
+        made = Flanneld(one, self.path, self.server.url)
+        one.node = replace(one.node, cidrs=made.cidrs)
+        return made
+
+
+class Ours:
+    """A node of ours: a source in flannel's keys, and passes of the overlay by what it tells."""
+
+    def __init__(self, world: World, one: Member) -> None:
+        self.seen = Watcher()
+        self._world, self._member = world, one
+        keys = FlannelKeys(one.node.name, f"id-{one.node.name}")
+        self.source = EtcdSource(EtcdAccess((world.server.url,)), keys, timing=QUICK)
+        self.source.start(self.seen)
+        self.source.publish(replace(one.node, vni=1, vxlan_port=8472))
+        self.seen.until(lambda seen: one.node.name in seen.nodes)
+        one.node = replace(one.node, cidrs=self.seen.nodes[one.node.name].cidrs)
+
+    def passed(self, peers: int) -> None:
+        """The kernel is as it is to be for that many peers."""
+        self.seen.until(lambda seen: len(seen.nodes) == peers + 1)
+        assert not self.seen.reason
+        assert not self.seen.skipped
+        self._member.passed(list(self.seen.nodes.values()), self._world.network)
+
+    def stop(self) -> None:
+        """It has ended; what it made in the kernel stays, and so does its lease."""
+        self.source.stop()
+
+
+@contextmanager
+def world(path: Path, backend: BackendName, config: dict[str, object]) -> Iterator[World]:
+    """Two nodes and a router with etcd, which holds flannel's configuration."""
+    families: Families = "46" if "EnableIPv6" in config else "4"
+    with ExitStack() as stack:
+        made = stack.enter_context(lab(path, *(member(number, families, families) for number in (1, 2))))
+        server = stack.enter_context(etcd(path, address="192.0.2.254"))
+        server.put("/coreos.com/network/config", json.dumps({**config, "Backend": {"Type": backend}}))
+        cidrs = tuple(ip_network(str(config[name])) for name in ("Network", "IPv6Network") if name in config)
+        yield World(made, server, path, Network("flannel", cidrs, (backend,), vni=1, vxlan_port=8472))
+
+
+def reach(places: list[Place], version: int = 4) -> None:
+    """Pods ping each other and exchange TCP, both ways, with their own addresses."""
+    for client, server in (places, places[::-1]):
+        with netns.entered(client.fd):
+            output("busybox", f"ping{version if version == 6 else ''}", "-c", "1", "-W", "5", server.address(version))
+        carry(client, server, version)
+
+
+@pytest.mark.sudo
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+@pytest.mark.parametrize("first", ["flanneld", "ours"])
+def test_pods_of_both_reach_each_other(tmp_path: Path, backend: BackendName, first: str) -> None:
+    """Whoever joined first; a datagram as large as the MTU that flannel leaves passes as well."""
+    with world(tmp_path, backend, CONFIG) as made, ExitStack() as stack:
+        theirs, mine = made.lab.members
+        if first == "flanneld":
+            stack.enter_context(_running(made, theirs))
+        ours = Ours(made, mine)
+        stack.callback(ours.stop)
+        if first == "ours":
+            stack.enter_context(_running(made, theirs))
+        ours.passed(1)
+        peer = ours.seen.nodes["192.0.2.1"]
+        assert peer.cidrs == theirs.node.cidrs
+        assert peer.backends == {backend}
+        device = "flannel.1" if backend == "vxlan" else "192.0.2.2"
+        until(lambda: routed(theirs, mine.node.cidrs[0], device), lambda: str(_told(made, tmp_path)))
+        pods = made.lab.pods(made.network)
+        reach(pods)
+        whole_datagram(pods[0], pods[1], 4, pod_mtu(mine.node, made.network, mine.facts()).value).close()
+        assert _told(made, tmp_path)[0].count("error") == 0
+
+
+@pytest.mark.sudo
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_a_node_changes_over_and_back(tmp_path: Path, backend: BackendName) -> None:
+    """From flanneld to ours under running pods, and back: the same network each time, and its peer hears of it."""
+    with world(tmp_path, backend, CONFIG) as made, ExitStack() as stack:
+        theirs, mine = made.lab.members
+        stack.enter_context(_running(made, theirs))
+        old = made.flanneld(mine)
+        stack.callback(old.stop)
+        cidrs = mine.node.cidrs
+        until(lambda: routed(theirs, cidrs[0]) and routed(mine, theirs.node.cidrs[0]), old.said)
+        pods = made.lab.pods(made.network)
+        reach(pods)
+        old.stop()
+        if backend == "vxlan":
+            mine.ip("link del flannel.1")
+        else:
+            mine.ip(f"route del {theirs.node.cidrs[0]}")
+        ours = Ours(made, mine)
+        stack.callback(ours.stop)
+        assert mine.node.cidrs == cidrs
+        ours.passed(1)
+        if backend == "vxlan":
+            until(lambda: mine.node.mac in output("bridge", "-n", "n1", "fdb", "show", "dev", "flannel.1"), old.said)
+        reach(pods)
+        ours.stop()
+        for link in ("cpyvx4", "cpyvx6"):
+            if link in output("ip", "-n", "n2", "-br", "link"):
+                mine.ip(f"link del {link}")
+        again = made.flanneld(mine)
+        stack.callback(again.stop)
+        assert mine.node.cidrs == cidrs
+        if backend == "vxlan":
+            mac = json.loads(output("ip", "-n", "n2", "-j", "link", "show", "flannel.1"))[0]["address"]
+            until(lambda: mac in output("bridge", "-n", "n1", "fdb", "show", "dev", "flannel.1"), again.said)
+        until(lambda: routed(mine, theirs.node.cidrs[0]), again.said)
+        reach(pods)
+
+
+@pytest.mark.sudo
+def test_both_families_by_plain_routes(tmp_path: Path) -> None:
+    """A lease of two networks; IPv6 as IPv4."""
+    with world(tmp_path, "host-gw", DUAL) as made, ExitStack() as stack:
+        theirs, mine = made.lab.members
+        stack.enter_context(_running(made, theirs))
+        ours = Ours(made, mine)
+        stack.callback(ours.stop)
+        assert [cidr.version for cidr in mine.node.cidrs] == [4, 6]
+        ours.passed(1)
+        for cidr in mine.node.cidrs:
+            until(lambda cidr=cidr: routed(theirs, cidr), lambda: str(_told(made, tmp_path)))  # type: ignore[misc]
+        pods = made.lab.pods(made.network)
+        reach(pods)
+        reach(pods, 6)
+
+
+@pytest.mark.sudo
+def test_of_both_families_by_vxlan_the_pods_of_ipv4(tmp_path: Path) -> None:
+    """What docs/migrate-flannel.md says: IPv6 between a flanneld and ours does not pass, and is refused at once."""
+    with world(tmp_path, "vxlan", DUAL) as made, ExitStack() as stack:
+        theirs, mine = made.lab.members
+        stack.enter_context(_running(made, theirs))
+        ours = Ours(made, mine)
+        stack.callback(ours.stop)
+        ours.passed(1)
+        assert [cidr.version for cidr in ours.seen.nodes["192.0.2.1"].cidrs] == [4]
+        until(lambda: routed(theirs, mine.node.cidrs[0], "flannel.1"), lambda: str(_told(made, tmp_path)))
+        pods = made.lab.pods(made.network)
+        reach(pods)
+        asking = pods[1].open(6, "tcp")
+        with asking, pytest.raises(OSError, match=r"unreachable|No route"):
+            asking.connect((pods[0].address(6), 80))
+
+
+@contextmanager
+def _running(made: World, one: Member) -> Iterator[Flanneld]:
+    with flanneld(one, made.path, made.server.url) as running:
+        one.node = replace(one.node, cidrs=running.cidrs)
+        yield running
+
+
+def _told(made: World, path: Path) -> tuple[str, object]:
+    logs = [log.read_text() for log in sorted(path.glob("*-flanneld.log"))]
+    return "\n".join(logs), made.server.get("/coreos.com/network/subnets")
