@@ -127,7 +127,7 @@ class EtcdKeys:
         if not puts and not stale:
             return Plan(wanted)
         expected = {key: entries[key].kv.mod_revision if key in entries else 0 for key in (*keys, *stale)}
-        return Plan(wanted, Txn(expected, puts, stale))
+        return Plan(wanted, Txn(expected, puts, tuple(stale)))
 
     def _node(self, kv: KeyValue, identity: str) -> Node:
         if not _IDENTITY.fullmatch(identity):

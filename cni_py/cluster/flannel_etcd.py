@@ -114,7 +114,7 @@ class FlannelKeys:
         if own is not None and _is_flanneld(own) and own.kv.key != key:
             stale.append(own.kv.key)  # flanneld's own, for networks that this node does not want
         expected = {one: entries[one].kv.mod_revision if one in entries else 0 for one in (key, *stale)}
-        return Plan(wanted, Txn(expected, {key: value}, stale))
+        return Plan(wanted, Txn(expected, {key: value}, tuple(stale)))
 
     def _network(self, entries: Entries, node: Node) -> FlannelNetwork:
         config = entries.get(f"{self.root}/config".encode())
