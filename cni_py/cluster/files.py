@@ -1,0 +1,222 @@
+"""Nodes from a directory: a file each, `NAME.yaml`, `NAME.yml` or `NAME.json`, that holds the node's record.
+
+The operator (or a tool like Ansible) writes them on every node, this one's among them: it is what assigns its pod
+networks. Changes are taken when a file is closed or renamed into place. Nothing is written here.
+"""
+
+import os
+import re
+import select
+import stat
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from cni_py.cluster.inotify import Directory
+from cni_py.cluster.record import MAX_BYTES, from_document, parse, shown
+from cni_py.model.errors import DecodeError, IOFailureError
+from cni_py.model.overlay import Node
+from cni_py.model.peers import Sink, View
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+_MOST_FILES = 20_000
+_AGAIN_SECONDS = 1.0
+_DATA_LINK = "..data"  # what a mounted ConfigMap swaps when any of its files changes
+
+
+class FileSource:
+    """A `model.peers.Source`. While the directory cannot be read, what it held last goes on to count."""
+
+    def __init__(self, directory: Path, cluster: str) -> None:
+        self._directory = directory
+        self._cluster = cluster
+        self._nodes: dict[str, Node] = {}
+        self._skipped: dict[str, str] = {}
+        self._names: dict[str, str] = {}  # {file: the node it is taken for}
+        self._sink: Sink
+        self._trouble = ""
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._run, name="files", daemon=True)
+
+    def start(self, sink: Sink) -> None:
+        """See Source. Raises IOFailureError if the directory cannot be read now."""
+        try:
+            with os.scandir(self._directory):
+                pass
+        except OSError as error:
+            raise IOFailureError(
+                f"cannot read the directory of nodes {self._directory}: {error.strerror}",
+                "make it, with one file NAME.yaml for each node: see docs/backends.md",
+            ) from None
+        self._sink = sink
+        self._thread.start()
+
+    def publish(self, node: Node) -> None:
+        """See Source. The files are the operator's: nothing is written."""
+
+    def joined(self) -> None:
+        """See Source."""
+
+    def stop(self) -> None:
+        """See Source."""
+        os.eventfd_write(self._stop, 1)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                watch = Directory(str(self._directory))
+            except OSError as error:
+                self._tell_trouble(f"cannot read the directory of nodes {self._directory}: {error.strerror}")
+                if self._is_over(_AGAIN_SECONDS):
+                    return
+                continue
+            try:
+                if self._follow(watch):
+                    return
+            except OSError as error:
+                self._tell_trouble(f"cannot read the directory of nodes {self._directory}: {error.strerror}")
+                if self._is_over(_AGAIN_SECONDS):
+                    return
+            finally:
+                watch.close()
+
+    def _follow(self, watch: Directory) -> bool:
+        """True when it is over. Raises OSError once the directory cannot be read."""
+        self._read_all()
+        self._tell()
+        self._tell_trouble("")
+        poll = select.poll()
+        poll.register(watch, select.POLLIN)
+        poll.register(self._stop, select.POLLIN)
+        while True:
+            if self._stop in (fd for fd, _ in poll.poll()):
+                return True
+            names = set(watch.read())
+            if names & {None, _DATA_LINK}:
+                changed = self._read_all()
+            else:
+                changed = sum(self._read(name) for name in sorted(filter(None, names))) > 0
+            if changed:
+                self._tell()
+
+    def _is_over(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._stop, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def _tell(self) -> None:
+        nodes, skipped = MappingProxyType(dict(self._nodes)), MappingProxyType(dict(self._skipped))
+        self._sink.changed(View(nodes, skipped))
+
+    def _tell_trouble(self, reason: str) -> None:
+        if reason != self._trouble:
+            self._trouble = reason
+            self._sink.trouble(reason)
+
+    def _read_all(self) -> bool:
+        """True if anything is another than before. Raises OSError."""
+        before = self._nodes, self._skipped
+        self._nodes, self._skipped, self._names = {}, {}, {}
+        with os.scandir(self._directory) as entries:
+            names = sorted(entry.name for entry in entries)
+        for name in names[:_MOST_FILES]:
+            self._read(name)
+        if len(names) > _MOST_FILES:
+            self._skipped[str(self._directory)] = f"more than {_MOST_FILES} files: those after them are not read"
+        return before != (self._nodes, self._skipped)
+
+    def _read(self, name: str) -> bool:
+        """One file, read or gone; True if it says anything new."""
+        stem, suffix = Path(name).stem, Path(name).suffix
+        if suffix not in _SUFFIXES or name.startswith("."):
+            return False
+        path = self._directory / name
+        before = self._nodes.get(self._names.get(name, "")), self._skipped.pop(name, None)
+        self._nodes.pop(self._names.pop(name, ""), None)
+        try:
+            node = self._node(path, stem, suffix)
+        except DecodeError as error:
+            self._skipped[name] = error.message
+            node = None
+        if node is not None:
+            self._nodes[stem] = node
+            self._names[name] = stem
+        return before != (node, self._skipped.get(name))
+
+    def _node(self, path: Path, stem: str, suffix: str) -> Node | None:
+        """None if there is no such file. Raises DecodeError."""
+        if stem in self._nodes:
+            raise DecodeError(f"there is another file for the node {shown(stem)}")
+        try:
+            data = _content(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DecodeError(f"it cannot be read: {error.strerror}") from None
+        if suffix == ".json":
+            return parse(data, stem, self._cluster)
+        return from_document(_yaml(data), stem, self._cluster)
+
+
+def _content(path: Path) -> bytes:
+    """Of a plain file, and not more than a record may have. Raises OSError, DecodeError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise DecodeError("it is no plain file")
+        data = b""
+        while len(data) <= MAX_BYTES and (part := os.read(fd, MAX_BYTES + 1)):
+            data += part
+    finally:
+        os.close(fd)
+    if len(data) > MAX_BYTES:
+        raise DecodeError(f"it has more than {MAX_BYTES} bytes")
+    return data
+
+
+def _yaml(data: bytes) -> object:
+    """Raises DecodeError."""
+    import yaml  # noqa: PLC0415  # 3 MiB that JSON needs not
+
+    global _loader  # noqa: PLW0603  # made once, when the first YAML is read
+    if _loader is None:
+        _loader = _make_loader(yaml)
+    try:
+        return yaml.load(data, _loader)  # noqa: S506  # a SafeLoader of fewer types
+    except RecursionError:
+        raise DecodeError("it is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise DecodeError(f"it is no YAML: {shown(' '.join(str(error).split()))}") from None
+
+
+_loader: Any = None
+
+
+def _make_loader(yaml: Any) -> Any:  # noqa: ANN401  # a module and a class that are loaded late
+    """Text, whole numbers, lists and mappings: a MAC of digits is no number of base 60. No key twice, no aliases."""
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        yaml_implicit_resolvers: Mapping[str, Any] = {}
+
+        def compose_node(self, parent: object, index: object) -> object:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("aliases are not for records")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: ANN401, FBT001, FBT002
+            keys = [key.value for key, _ in node.value]
+            if len({*map(str, keys)}) != len(keys):
+                raise yaml.YAMLError("a key is there twice")
+            with suppress(TypeError):
+                mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+                return mapping
+            raise yaml.YAMLError("a key is no text")
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"(?:0|[1-9][0-9]*)$"), list("0123456789"))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|)$"), ["~", "n", ""])
+    return Loader
