@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cni_py.cluster.etcd_access import EtcdAccess
-from cni_py.cluster.etcd_client import EtcdClient, GapError, Txn
+from cni_py.cluster.etcd_client import NOT_FOUND, EtcdClient, EtcdRefusedError, GapError, Txn
 from cni_py.cluster.etcd_wire import KeyValue
 from cni_py.cluster.keyspace import Entry, Keyspace, Plan
 from cni_py.model.errors import CniPyError
@@ -160,16 +160,21 @@ class EtcdSource:
     async def _beat(self, client: EtcdClient) -> None:
         """There is a lease: that of this node's key, so that a restart writes nothing, or a new one."""
         await self._synced.wait()
-        own = self._keys.own(self._entries)
-        lease = self._lease or (own.kv.lease if own is not None else 0)
         while True:
-            if not lease or await client.keep(lease) <= 0:
-                lease = await client.grant(self._timing.ttl)
-            if lease != self._lease or self._reasons["claim"]:
-                self._lease = lease
-                self._changed.set()  # also for what was wrong and may have passed
+            await self._renew(client)
+            if self._reasons["claim"]:
+                self._changed.set()  # what was wrong may have passed
             self._say("connection", "")
             await asyncio.sleep(self._timing.beat)
+
+    async def _renew(self, client: EtcdClient) -> None:
+        own = self._keys.own(self._entries)
+        lease = self._lease or (own.kv.lease if own is not None else 0)
+        if not lease or await client.keep(lease) <= 0:
+            lease = await client.grant(self._timing.ttl)
+        if lease != self._lease:
+            self._lease = lease
+            self._changed.set()
 
     async def _work(self, client: EtcdClient) -> None:
         """What changed is told, and what is to be written is."""
@@ -185,7 +190,13 @@ class EtcdSource:
                 continue
             if self._undone(plan.txn):
                 await asyncio.sleep(self._pause())
-            self._written = await client.commit(plan.txn, self._lease)
+            try:
+                self._written = await client.commit(plan.txn, self._lease)
+            except EtcdRefusedError as error:
+                if error.code != NOT_FOUND:
+                    raise
+                await self._renew(client)  # the lease ran out, and with it the keys
+                continue
             # If 0 somebody was faster, and what they wrote is on its way here.
             if self._written:
                 if self._undone(plan.txn):

@@ -35,7 +35,7 @@ _MOST_BYTES = 1 << 24  # an answer, or a line of a watch; etcd takes requests of
 _PAGE = 500
 _QUIET_SECONDS = 1500.0  # etcd gives a sign of life in a watch every ten minutes
 _LONGEST_REASON = 160
-_UNAUTHENTICATED = 16
+NOT_FOUND, _UNAUTHENTICATED = 5, 16  # gRPC's numbers
 # What etcd says when a token is too old, in words alone: the number is that of any bad argument.
 _STALE_TOKEN = ("invalid auth token", "revision of auth store is old", "user name is empty")
 _ELSEWHERE = (4, 14)  # this member is late or has no leader; another may do better

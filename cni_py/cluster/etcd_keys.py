@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from cni_py.cluster.etcd_client import Txn
 from cni_py.cluster.etcd_wire import KeyValue
-from cni_py.cluster.keyspace import Entries, Entry, Plan, TakenError, cidr_text, label, trimmed
+from cni_py.cluster.keyspace import Entries, Entry, Plan, TakenError, checked_root, cidr_text, label, trimmed
 from cni_py.cluster.record import checked_name, parse, parse_cidrs, render, shown
 from cni_py.cluster.subnets import Pool, choose, overlapping
 from cni_py.model.errors import DecodeError, InvalidConfigError
@@ -24,7 +24,6 @@ from cni_py.model.peers import View
 from cni_py.model.result import IPNetwork
 
 _IDENTITY = re.compile(r"[0-9a-zA-Z](?:[-._0-9a-zA-Z]{0,62}[0-9a-zA-Z])?")
-_PREFIX = re.compile(r"(?:/[-._0-9a-zA-Z]+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,7 @@ class EtcdKeys:
             raise InvalidConfigError(
                 f"{shown(self.identity)} is no identity of a node", "letters and digits, 64 at most"
             )
-        if not _PREFIX.fullmatch(self._root):
-            raise InvalidConfigError(f"{shown(self._root)} is no prefix of keys", "such as /cni-py/production")
+        checked_root(self._root)
         if not self.pools and not self.cidrs:
             raise InvalidConfigError("there is no pool that nodes take their networks from", "such as 10.244.0.0/16")
         if len({pool.cidr.version for pool in self.pools}) != len(self.pools):

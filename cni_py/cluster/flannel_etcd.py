@@ -17,7 +17,7 @@ from typing import Any
 from cni_py.cluster.etcd_client import Txn
 from cni_py.cluster.etcd_wire import KeyValue
 from cni_py.cluster.flannel import BACKENDS, PORT, VNI, decoded, record_of, value_of
-from cni_py.cluster.keyspace import Entries, Entry, Plan, TakenError, cidr_text, label, trimmed
+from cni_py.cluster.keyspace import Entries, Entry, Plan, TakenError, checked_root, cidr_text, label, trimmed
 from cni_py.cluster.record import checked_name, parse_cidrs, shown
 from cni_py.cluster.subnets import Pool, choose, overlapping
 from cni_py.model.errors import DecodeError, InvalidConfigError
@@ -43,11 +43,19 @@ class FlannelNetwork:
 
 @dataclass(frozen=True, slots=True)
 class FlannelKeys:
-    """flannel's keyspace as this node has it; see `keyspace.Keyspace`."""
+    """flannel's keyspace as this node has it; see `keyspace.Keyspace`. Raises InvalidConfigError."""
 
     name: str
     identity: str
     root: str = "/coreos.com/network"
+
+    def __post_init__(self) -> None:
+        try:
+            checked_name(self.name)
+            checked_name(self.identity)
+        except DecodeError as error:
+            raise InvalidConfigError(error.message, "letters, digits, and within -, . and _") from None
+        checked_root(self.root)
 
     @property
     def prefix(self) -> bytes:

@@ -3,6 +3,7 @@
 The source mirrors all keys below a prefix. A keyspace says what they mean, and what this node would have to change.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,12 +11,13 @@ from typing import Protocol
 from cni_py.cluster.etcd_client import Txn
 from cni_py.cluster.etcd_wire import KeyValue
 from cni_py.cluster.record import MAX_BYTES, shown
-from cni_py.model.errors import ExistsError
+from cni_py.model.errors import ExistsError, InvalidConfigError
 from cni_py.model.overlay import Node
 from cni_py.model.peers import View
 from cni_py.model.result import IPNetwork
 
 _LONGEST_KEY = 300
+_ROOT = re.compile(r"(?:/[-._0-9a-zA-Z]+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,12 @@ class Keyspace(Protocol):
 
         Raises CniPyError if it is not to write: TakenError, NoAddressError, InvalidConfigError.
         """
+
+
+def checked_root(root: str) -> None:
+    """A prefix of keys, without the slash behind it. Raises InvalidConfigError."""
+    if not _ROOT.fullmatch(root):
+        raise InvalidConfigError(f"{shown(root)} is no prefix of keys", "such as /cni-py/production")
 
 
 def trimmed(kv: KeyValue) -> KeyValue:

@@ -297,6 +297,13 @@ def test_what_a_flanneld_of_this_address_had_is_taken_over() -> None:
     assert _KEYS.plan(entries, _OURS, (), 5).cidrs != (ip_network("10.5.1.0/24"),)
 
 
+@pytest.mark.parametrize(("name", "identity", "root"), [("n 2", "i", "/x"), ("n2", "", "/x"), ("n2", "i", "x/")])
+def test_a_keyspace_that_cannot_be_is_refused(name: str, identity: str, root: str) -> None:
+    """Before anything is written."""
+    with pytest.raises(InvalidConfigError):
+        FlannelKeys(name, identity, root)
+
+
 @pytest.mark.parametrize(
     ("config", "node", "why"),
     [
