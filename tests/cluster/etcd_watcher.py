@@ -1,12 +1,14 @@
 """A sink that remembers, and waits for what a test wants to be told."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from cni_py.model.overlay import Node
 from cni_py.model.peers import View
 
 WAIT_S = 60
+_LOOK_S = 0.05  # for what a test looks at besides
 
 
 class Watcher:
@@ -45,6 +47,9 @@ class Watcher:
         return self.troubles[-1] if self.troubles else ""
 
     def until(self, holds: Callable[["Watcher"], bool]) -> None:
-        """It holds, or the test fails with what was told last."""
+        """It holds, or the test fails with what was told last. It is looked at again with all that is told."""
+        deadline = time.monotonic() + WAIT_S
         with self._news:
-            assert self._news.wait_for(lambda: holds(self), WAIT_S), (self.views[-1:], self.troubles[-3:])
+            while not holds(self):
+                assert time.monotonic() < deadline, (self.views[-1:], self.troubles[-3:])
+                self._news.wait(_LOOK_S)
