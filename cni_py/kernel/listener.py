@@ -17,24 +17,24 @@ _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _BUFFER_BYTES = 4 << 20
 _READ_BYTES = 1 << 16
 _INSTRUCTION = struct.Struct("=HBBI")
+# Classic BPF: code, jump if true, jump if false, constant.
+Instruction = tuple[int, int, int, int]
 
 
 class Listener:
     """Listens from its creation on, in the namespace that the thread is in.
 
-    `program` is classic BPF as (code, jump if true, jump if false, constant); what it returns 0 for is not heard.
+    What `program` returns 0 for is not heard.
     """
 
-    def __init__(self, protocol: int, groups: Sequence[int], program: Sequence[tuple[int, int, int, int]] = ()) -> None:
+    def __init__(self, protocol: int, groups: Sequence[int], program: Sequence[Instruction] = ()) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._lost = False
         try:
             with suppress(PermissionError):
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
             if program:
-                code = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*one) for one in program))
-                attached = struct.pack("@HP", len(program), ctypes.addressof(code))
-                self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, attached)
+                self.pass_only(program)
             self._socket.setblocking(False)  # noqa: FBT003  # the standard library's
             self._socket.bind((0, 0))
             for group in groups:
@@ -43,6 +43,12 @@ class Listener:
         except OSError:
             self._socket.close()
             raise
+
+    def pass_only(self, program: Sequence[Instruction]) -> None:
+        """From now on that program decides what is heard."""
+        code = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*one) for one in program))
+        attached = struct.pack("@HP", len(program), ctypes.addressof(code))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, attached)
 
     def fileno(self) -> int:
         """The descriptor, for a selector."""

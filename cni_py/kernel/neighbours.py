@@ -47,6 +47,11 @@ def parse_neighbour(payload: bytes, link: str, index: int) -> Neighbour | None:
     return Neighbour("host", link, ip_address(told[_NDA_DST]), told.get(_NDA_LLADDR, b"").hex(":"))
 
 
+def key(payload: bytes) -> bytes:
+    """What a neighbour or forwarding entry is found by: the address, or of a forwarding entry the MAC; packed."""
+    return parse_attrs(payload, _NDMSG.size).get(_NDA_LLADDR if payload[0] == rtnl.AF_BRIDGE else _NDA_DST, b"")
+
+
 def lasting(payload: bytes) -> bytes:
     """An answer up to its ages, so that it is the same each time; what comes after them is nothing of ours."""
     offset, end = _NDMSG.size, len(payload)

@@ -30,6 +30,7 @@ from cni_py.model.nft_expr import (
     Lookup,
     Masquerade,
     Match,
+    NameBegins,
     Scalar,
     Verdict,
     VerdictMap,
@@ -166,7 +167,7 @@ class _Compiler:
 
     def compile(self, expression: Expression) -> Iterator[bytes]:
         match expression:
-            case Match():
+            case Match() | NameBegins():
                 yield from self._match(expression)
             case AnyOf():
                 yield from self._load((expression.field,))
@@ -195,9 +196,12 @@ class _Compiler:
             case _:
                 assert_never(expression)
 
-    def _match(self, match: Match) -> Iterator[bytes]:
+    def _match(self, match: Match | NameBegins) -> Iterator[bytes]:
         yield from self._load((match.field,))
         value: bytes
+        if isinstance(match, NameBegins):  # as many bytes as it has are compared
+            yield _compare(_EQUAL, match.prefix.encode())
+            return
         if isinstance(match.value, IPv4Network | IPv6Network):
             value = match.value.network_address.packed
             yield _mask(match.value.netmask.packed)

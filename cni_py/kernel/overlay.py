@@ -32,6 +32,15 @@ class OverlayKernel:
         """The socket is gone; the kernel keeps everything."""
         self._socket.close()
 
+    @property
+    def port(self) -> int:
+        """The address of the socket, by which the kernel says who changed something."""
+        return self._socket.port
+
+    def index(self, name: str) -> int | None:
+        """The index of a link, None if there is none of that name."""
+        return Namespace(None, self._socket).index(name)
+
     def read(self, names: Iterable[str], sysctls: Iterable[Sysctl] = ()) -> NodeState:
         """The links of these names with all that is on them, the overlay's routes wherever they lead, the sysctls."""
         return self._reader.read(names, sysctls)

@@ -160,6 +160,18 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class NameBegins:
+    """The interface's name (`iifname`, `oifname`) begins so; `prefix` is shorter than a name may be."""
+
+    field: Field
+    prefix: str
+
+    def text(self) -> str:
+        """`iifname "cpy*"`."""
+        return f'{self.field.text} "{self.prefix}*"'
+
+
+@dataclass(frozen=True, slots=True)
 class AnyOf:
     """At least one of these bits is set: names of CT_STATES for `ct state`, of CT_STATUSES for `ct status`."""
 
@@ -265,4 +277,4 @@ class DnatToMap:
         return f"dnat {'ip' if self.version == 4 else 'ip6'} to {concat(self.fields)} map @{self.map_name}"
 
 
-Expression = Match | AnyOf | Lookup | VerdictMap | Counter | Log | Verdict | Masquerade | DnatToMap
+Expression = Match | NameBegins | AnyOf | Lookup | VerdictMap | Counter | Log | Verdict | Masquerade | DnatToMap

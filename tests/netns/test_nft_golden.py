@@ -46,11 +46,15 @@ from cni_py.model.nft_expr import (
     VerdictMap,
 )
 from cni_py.model.nft_objects import Chain, Element, Hook, Rule, Set, Table
+from cni_py.model.overlay import Network, Node
+from cni_py.overlay import guard
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "nft"
 POD4, POD6 = IPv4Address("10.0.0.2"), IPv6Address("fd00::2")
 BOTH = (POD4, POD6)
 NODE4, NODE6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
+NETWORK = Network("c", (IPv4Network("10.244.0.0/16"), IPv6Network("fd44::/32")), ("vxlan", "gpe"))
+PEERS = (Node("n2", (), "", NODE4), Node("n3", (), "", None, NODE6))
 LINK = "cpy0123456789a"
 MAC = "02:00:00:00:00:01"
 
@@ -186,6 +190,7 @@ CASES: dict[str, tuple[Operation, ...]] = {
             HostPorts((PortMapping(80, 80),), BOTH, localnet=LINK), localnet_shared=True
         ).operations,
     ),
+    "guard": built(guard.everything(NETWORK, guard.sources(PEERS))),
     "spoof-mac": built(antispoof.plan_bridge_port(Guarded(LINK, MAC))),
     "spoof-bridge": built(antispoof.plan_bridge_port(Guarded(LINK, MAC, BOTH))),
     "spoof-routed": built(antispoof.plan_routed_link(Guarded(LINK, addresses=BOTH))),

@@ -1,0 +1,169 @@
+"""The kernel's word that somebody else changed what the overlay stands on: its links and all on them, or the underlay.
+
+What we change ourselves is not passed on by the filter in the kernel (classic BPF), nor what pods bring about: an ADD
+wakes nobody here. Links are told apart by index, so the filter is made anew when those change. Of neighbours that are
+deleted and of all forwarding entries the kernel does not say who did it: what we are about to change is `expect`ed.
+"""
+
+import select
+import struct
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from cni_py.kernel import neighbours, rtnl
+from cni_py.kernel.listener import Instruction, Listener
+from cni_py.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, parse_attrs
+from cni_py.model.net import PROTOCOL_ATTACHMENT, PROTOCOL_OVERLAY
+from cni_py.model.ops import DelFdb, DelNeighbour, Op, SetFdb, SetNeighbour
+
+_LINK, _NEIGH, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF = (
+    1,
+    3,
+    5,
+    7,
+    9,
+    11,
+    24,
+    25,
+)
+_NFTABLES = 7
+_NEWADDR, _DELADDR, _NEWROUTE, _NEWNETCONF = 20, 21, 24, 80
+_PROTOCOL_KERNEL = 2
+_NFT_DELETED = frozenset({10 << 8 | kind for kind in (2, 5, 8, 11, 14)})  # table, chain, rule, set, elements
+_GUARD = "cnipy_guard"
+
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _JUMP, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x05, 0x06
+_PASSED, _DROPPED = (_RETURN, 0, 0, 0xFFFFFFFF), (_RETURN, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What somebody did. `drift`: to what is ours; `underlay`: to what leads to the other nodes."""
+
+    drift: bool = False
+    underlay: bool = False
+
+    def __bool__(self) -> bool:
+        return self.drift or self.underlay
+
+
+class OverlayEvents:
+    """Listens in the namespace in which it is made. `route` and `nft` are the ports of our own sockets."""
+
+    def __init__(self, route: int, nft: int) -> None:
+        self._own = route
+        groups = (_LINK, _NEIGH, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF)
+        self._route = Listener(NETLINK_ROUTE, groups, _filter(route, ()))
+        self._nft: Listener | None = None
+        with suppress(OSError):  # a kernel without nftables, which then cannot be flushed
+            self._nft = Listener(NETLINK_NETFILTER, (_NFTABLES,), _from_others(nft))
+        self._expected: set[bytes] = set()
+        self._ours: frozenset[int] = frozenset()
+        self._underlay: frozenset[int] = frozenset()
+        self._poll = select.poll()
+        for one in (self._route, self._nft):
+            if one is not None:
+                self._poll.register(one, select.POLLIN)
+
+    def close(self) -> None:
+        """Nothing is heard any more."""
+        for one in (self._route, self._nft):
+            if one is not None:
+                one.close()
+
+    def watch(self, fd: int) -> None:
+        """`wait` also returns when that descriptor can be read."""
+        self._poll.register(fd, select.POLLIN)
+
+    def wait(self, seconds: float) -> None:
+        """Something was told, or the time is over."""
+        self._poll.poll(max(0, min(int(seconds * 1000) + 1, 1 << 30)))
+
+    def links(self, ours: Iterable[int], underlay: Iterable[int]) -> None:
+        """From now on these are the overlay's links and those that lead to other nodes, by index.
+
+        As long as there is no underlay, every link that comes may be it.
+        """
+        now, below = frozenset(ours), frozenset(underlay)
+        if (now, below) != (self._ours, self._underlay):
+            self._ours, self._underlay = now, below
+            self._route.pass_only(_filter(self._own, now | below))
+
+    def expect(self, ops: Iterable[Op]) -> None:
+        """These changes are about to be made by us: what the next `take` finds of them was not somebody else."""
+        for op in ops:
+            match op:
+                case SetNeighbour(neighbour) | DelNeighbour(neighbour):
+                    self._expected.add(neighbour.address.packed)
+                case SetFdb(entry) | DelFdb(entry):
+                    self._expected.add(bytes.fromhex(entry.mac.replace(":", "")))
+
+    def take(self) -> Foreign:
+        """What was told since the last call."""
+        drift = underlay = False
+        expected, self._expected = self._expected, set()
+        for kind, payload in self._route.read():
+            match kind:
+                case neighbours.RTM_NEWNEIGH | neighbours.RTM_DELNEIGH:
+                    ours = struct.unpack_from("=i", payload, 4)[0] in self._ours
+                    drift |= ours and neighbours.key(payload) not in expected
+                case rtnl.RTM_NEWLINK | rtnl.RTM_DELLINK:
+                    index = struct.unpack_from("=i", payload, 4)[0]
+                    drift |= index in self._ours
+                    underlay |= index not in self._ours
+                case _ if kind in {_NEWADDR, _DELADDR}:
+                    index = struct.unpack_from("=I", payload, 4)[0]
+                    drift |= index in self._ours
+                    underlay |= index not in self._ours
+                case _ if kind in {_NEWROUTE, rtnl.RTM_DELROUTE}:
+                    drift |= payload[5] == PROTOCOL_OVERLAY
+                    underlay |= payload[5] != PROTOCOL_OVERLAY
+                case _:  # a sysctl of the whole namespace
+                    drift = True
+        if self._nft is not None:
+            for kind, payload in self._nft.read():
+                table = parse_attrs(payload, 4).get(1, b"").rstrip(b"\0").decode(errors="replace")
+                drift |= kind in _NFT_DELETED and table == _GUARD
+        for source in (self._route, self._nft):
+            if source is not None and source.overflowed():
+                drift = underlay = True
+        return Foreign(drift, underlay)
+
+
+def _filter(own: int, links: Collection[int]) -> list[Instruction]:
+    """Pass what others did: to these links (to any, if there are none), to routes that may be ours or lead to nodes."""
+    matching = [step for index in sorted(links) for step in ((_EQUAL, 0, 1, _swapped("=i", index)), _PASSED)]
+    by_index = [(_LOAD_WORD, 0, 0, 20), *matching, _DROPPED if links else _PASSED]
+    by_protocol = [
+        (_LOAD_BYTE, 0, 0, 21),
+        *((_EQUAL, 0, 1, _PROTOCOL_KERNEL), _DROPPED),
+        *((_EQUAL, 0, 1, PROTOCOL_ATTACHMENT), _DROPPED),
+        _PASSED,
+    ]
+    by_whole = [(_LOAD_WORD, 0, 0, 24), (_EQUAL, 0, 1, 0xFFFFFFFF), _PASSED, _DROPPED]  # NETCONFA_IFINDEX is -1
+    beyond = len(by_index), len(by_index) + len(by_protocol)
+    kinds = ((_NEWROUTE, beyond[0]), (rtnl.RTM_DELROUTE, beyond[0]), (_NEWNETCONF, beyond[1]))
+    tests: list[Instruction] = []
+    for number, (kind, target) in enumerate(kinds):
+        left = 2 * (len(kinds) - number - 1)
+        tests += [(_EQUAL, 0, 1, _swapped("=H", kind)), (_JUMP, 0, 0, left + target)]
+    return [
+        (_LOAD_WORD, 0, 0, 12),  # nlmsg_pid
+        *((_EQUAL, 0, 1, _swapped("=I", own)), _DROPPED),
+        (_LOAD_HALF, 0, 0, 4),  # nlmsg_type
+        *tests,
+        *by_index,
+        *by_protocol,
+        *by_whole,
+    ]
+
+
+def _from_others(own: int) -> list[Instruction]:
+    return [(_LOAD_WORD, 0, 0, 12), (_EQUAL, 0, 1, _swapped("=I", own)), _DROPPED, _PASSED]
+
+
+def _swapped(kind: str, number: int) -> int:
+    """A number in host order as BPF, which reads in network order, sees it."""
+    big = {"=i": ">I", "=I": ">I", "=H": ">H"}[kind]
+    return int(struct.unpack(big, struct.pack(kind, number))[0])
