@@ -34,7 +34,8 @@ class Timing:
     """In seconds. A lease is `ttl` long and begins anew with every `beat`, which also shows that etcd is there.
 
     A call has `answer`. What failed is tried again after `first`, then ever later up to `last`; what somebody undoes is
-    written again so. Changes are gathered for `gather` before they are told.
+    written again so. Changes are gathered for `gather` before they are told. Nodes that are missing when etcd is back
+    have `grace` to come back too: their leases may have run out while nobody could renew them, or etcd lost its data.
     """
 
     ttl: int = 86400
@@ -43,6 +44,7 @@ class Timing:
     first: float = 0.5
     last: float = 30.0
     gather: float = 0.05
+    grace: float = 60.0
 
 
 class EtcdSource:
@@ -64,6 +66,7 @@ class EtcdSource:
         self._stopped = False
         self._node: Node | None = None
         self._entries: dict[bytes, Entry] = {}
+        self._missing: dict[bytes, tuple[Entry, float]] = {}  # nodes, each until then
         self._revision = 0  # up to which the entries are known
         self._written = 0  # the revision of this node's last writing
         self._lease = 0
@@ -138,7 +141,11 @@ class EtcdSource:
         """The entries are as etcd has them."""
         while True:
             found, self._revision = await client.read(self._keys.prefix)
-            self._entries = {kv.key: self._entry(kv) for kv in found}
+            entries, until = {kv.key: self._entry(kv) for kv in found}, time.monotonic() + self._timing.grace
+            gone = {key: (entry, until) for key, entry in self._entries.items() if entry.node and key not in entries}
+            self._missing, self._entries = {**gone, **self._missing}, entries
+            if gone:
+                asyncio.get_running_loop().call_later(self._timing.grace, self._changed.set)
             try:
                 async for revision, events in client.watch(self._keys.prefix, self._revision + 1):
                     self._revision = revision
@@ -247,7 +254,13 @@ class EtcdSource:
 
     def _tell(self) -> None:
         """The view, if it is another one."""
-        view = self._keys.view(self._entries)
+        now, names = time.monotonic(), {entry.node.name for entry in self._entries.values() if entry.node}
+        self._missing = {
+            key: (entry, until)
+            for key, (entry, until) in self._missing.items()
+            if key not in self._entries and until > now and entry.node and entry.node.name not in names
+        }
+        view = self._keys.view({**self._entries, **{key: entry for key, (entry, _) in self._missing.items()}})
         node = self._node
         if self._shown and node is not None:
             own = replace(node, name=self._keys.name, cidrs=self._held, uid=self._keys.identity, since=self._since)

@@ -54,7 +54,7 @@ class EtcdRefusedError(TryAgainError):
 
 
 class GapError(TryAgainError):
-    """The watch cannot go on from that revision: what happened meanwhile is compacted, or the store is another one."""
+    """The watch cannot go on from that revision: what happened since is compacted, or more than is read at once."""
 
 
 class _TooLargeError(DecodeError):
@@ -159,7 +159,7 @@ class EtcdClient:
                 answer = said.result
                 if answer is None:
                     continue
-                if answer.compact_revision or (answer.created and answer.header.revision < revision - 1):
+                if answer.compact_revision:
                     raise GapError(f"etcd no longer tells what happened since revision {revision}")
                 if answer.canceled:
                     raise EtcdRefusedError(f"etcd ended the watch: {shown(answer.cancel_reason or 'no reason given')}")

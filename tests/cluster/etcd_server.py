@@ -69,10 +69,10 @@ class Etcd:
         """The key is gone."""
         self.call("kv/deleterange", {"key": base64(key.encode())})
 
-    def get(self, prefix: str) -> dict[str, tuple[str, dict[str, int]]]:
+    def get(self, prefix: str, token: str = "") -> dict[str, tuple[str, dict[str, int]]]:
         """{key: (value, its numbers)} of all keys that begin so."""
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        answer = self.call("kv/range", {"key": base64(prefix.encode()), "range_end": base64(end.encode())})
+        answer = self.call("kv/range", {"key": base64(prefix.encode()), "range_end": base64(end.encode())}, token)
         return {
             b64decode(kv["key"]).decode(): (
                 b64decode(kv.get("value", "")).decode("utf-8", "replace"),

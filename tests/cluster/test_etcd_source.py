@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -14,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import trustme
@@ -30,11 +32,11 @@ from cni_py.cluster.etcd_keys import EtcdKeys
 from cni_py.cluster.etcd_wire import KeyValue
 from cni_py.cluster.subnets import Pool
 from cni_py.kernel import netns
-from cni_py.model.errors import InvalidConfigError
+from cni_py.model.errors import InvalidConfigError, TryAgainError
 from cni_py.model.overlay import Node, tunnel_mac
 from cni_py.model.result import IPNetwork
 
-QUICK = Timing(ttl=60, beat=0.2, answer=2.0, first=0.02, last=0.2, gather=0.0)
+QUICK = Timing(ttl=60, beat=0.2, answer=2.0, first=0.02, last=0.2, gather=0.0, grace=0.0)
 POOLS = (Pool(ip_network("10.244.0.0/16"), 24), Pool(ip_network("fd44::/32"), 64))
 ROOT = "/cni-py/c"
 
@@ -323,31 +325,71 @@ def test_what_happened_in_a_gap_is_not_missed(
 
 
 @pytest.mark.sudo
-@pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_an_outage_changes_nothing(machines: list[Machine], server: Etcd, how: str) -> None:
-    """The store dead, or hanging: it is said, the last view stays; afterwards all is followed as before."""
-    timing = Timing(ttl=60, beat=0.1, answer=0.3, first=0.02, last=0.2, gather=0.0)
+@pytest.mark.parametrize("how", ["killed", "stopped", "wiped"])
+def test_an_outage_changes_nothing(machines: list[Machine], server: Etcd, tmp_path: Path, how: str) -> None:
+    """The store dead, or hanging, or back without its data: it is said, the last view stays; then all goes on."""
+    timing = Timing(ttl=60, beat=0.1, answer=0.3, first=0.02, last=0.2, gather=0.0, grace=60.0)
     for one in machines[:2]:
         one.start(timing=timing)
     for one in machines[:2]:
         one.seen.until(lambda seen: len(seen.nodes) == 2)
     counts = [len(one.seen.views) for one in machines[:2]]
-    if how == "killed":
-        server.kill()
-    else:
+    cidrs = [one.cidrs for one in machines[:2]]
+    if how == "stopped":
         server.signal(signal.SIGSTOP)
+    else:
+        server.kill()
     for one in machines[:2]:
         one.seen.until(lambda seen: "etcd cannot be reached: http://127.0.0.1:2379: " in seen.reason)
     assert [len(one.seen.views) for one in machines[:2]] == counts
-    if how == "killed":
-        server.start()
-    else:
+    if how == "stopped":
         server.signal(signal.SIGCONT)
+    else:
+        if how == "wiped":
+            shutil.rmtree(tmp_path / "etcd")
+        server.start()
     for one in machines[:2]:
         one.seen.until(lambda seen: not seen.reason)
     machines[2].start().joined()
-    for one in machines[:2]:
+    for one in machines:
         one.seen.until(lambda seen: len(seen.nodes) == 3)
+    assert [machines[2].seen.nodes[one.node.name].cidrs for one in machines[:2]] == cidrs
+    assert [one.cidrs for one in machines[:2]] == cidrs
+    for one, count in zip(machines[:2], counts, strict=True):
+        assert all({"n1", "n2"} <= set(view.nodes) for view in one.seen.views[count - 1 :])
+
+
+@pytest.mark.sudo
+def test_who_does_not_come_back_after_an_outage_is_gone(
+    machines: list[Machine], server: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When its time is over; a network that another has by then is not its own before."""
+    machines[0].start(timing=replace(QUICK, grace=1.0)).joined()
+    lost = machines[1].start().joined()
+    machines[2].start().joined()
+    machines[0].seen.until(lambda seen: len(seen.nodes) == 3)
+    count = len(machines[0].seen.views)
+    for machine in machines[1:]:
+        machine.stop()
+    real = EtcdClient.read
+
+    async def read(self: EtcdClient, prefix: bytes) -> tuple[list[KeyValue], int]:
+        try:
+            server.put(f"{ROOT}/subnets/{str(lost[0]).replace('/', '-')}", "heir")
+            server.put(f"{ROOT}/nodes/heir", _record("heir", str(lost[0])))
+        except URLError:
+            raise TryAgainError("not yet") from None
+        return await real(self, prefix)
+
+    server.kill()
+    shutil.rmtree(tmp_path / "etcd")
+    monkeypatch.setattr(EtcdClient, "read", read)
+    server.start()
+    machines[0].seen.until(lambda seen: "heir" in seen.nodes)
+    first = next(view for view in machines[0].seen.views[count:] if "heir" in view.nodes)
+    assert first.nodes.keys() == {"n1", "n3", "heir"}
+    assert "not its own but that of heir" in first.skipped[f"{ROOT}/nodes/id2"]
+    machines[0].seen.until(lambda seen: seen.nodes.keys() == {"n1", "heir"} and not seen.skipped)
 
 
 @pytest.mark.sudo
@@ -519,10 +561,15 @@ def test_a_user_and_a_password(machines: list[Machine], server: Etcd) -> None:
     assert "wrong" not in repr(machines[1].access)
     assert not machines[1].seen.views
     machines[2].start().seen.until(lambda seen: "etcd refused: " in seen.reason)  # nobody
-    server.kill()
-    server.start()  # without the tokens it had
-    machines[0].seen.until(lambda seen: bool(seen.reason))
-    machines[0].seen.until(lambda seen: not seen.reason)
+    token = server.call("auth/authenticate", {"name": "root", "password": "r"})["token"]
+    server.call("auth/disable", {}, token)
+    server.call("auth/enable", {})  # without the tokens it had
+    assert machines[0].source is not None
+    machines[0].source.publish(replace(machines[0].node, ip4=IPv4Address("192.0.2.77")))
+    token = server.call("auth/authenticate", {"name": "root", "password": "r"})["token"]
+    key = f"{ROOT}/nodes/id1"
+    machines[0].seen.until(lambda _: "192.0.2.77" in server.get(key, token)[key][0])
+    assert not any(machines[0].seen.troubles)
 
 
 @pytest.mark.sudo
