@@ -5,15 +5,11 @@ networks. Changes are taken when a file is closed or renamed into place. Nothing
 """
 
 import os
-import re
 import select
 import stat
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from cni_py.cluster.inotify import Directory
 from cni_py.cluster.record import MAX_BYTES, from_document, parse, shown
@@ -160,7 +156,9 @@ class FileSource:
             raise DecodeError(f"it cannot be read: {error.strerror}") from None
         if suffix == ".json":
             return parse(data, stem, self._cluster)
-        return from_document(_yaml(data), stem, self._cluster)
+        from cni_py.cluster.yaml_text import load_yaml  # noqa: PLC0415  # 3 MiB that JSON needs not
+
+        return from_document(load_yaml(data), stem, self._cluster)
 
 
 def _content(path: Path) -> bytes:
@@ -177,46 +175,3 @@ def _content(path: Path) -> bytes:
     if len(data) > MAX_BYTES:
         raise DecodeError(f"it has more than {MAX_BYTES} bytes")
     return data
-
-
-def _yaml(data: bytes) -> object:
-    """Raises DecodeError."""
-    import yaml  # noqa: PLC0415  # 3 MiB that JSON needs not
-
-    global _loader  # noqa: PLW0603  # made once, when the first YAML is read
-    if _loader is None:
-        _loader = _make_loader(yaml)
-    try:
-        return yaml.load(data, _loader)  # noqa: S506  # a SafeLoader of fewer types
-    except RecursionError:
-        raise DecodeError("it is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise DecodeError(f"it is no YAML: {shown(' '.join(str(error).split()))}") from None
-
-
-_loader: Any = None
-
-
-def _make_loader(yaml: Any) -> Any:  # noqa: ANN401  # a module and a class that are loaded late
-    """Text, whole numbers, lists and mappings: a MAC of digits is no number of base 60. No key twice, no aliases."""
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        yaml_implicit_resolvers: Mapping[str, Any] = {}
-
-        def compose_node(self, parent: object, index: object) -> object:
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.YAMLError("aliases are not for records")
-            return super().compose_node(parent, index)
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: ANN401, FBT001, FBT002
-            keys = [key.value for key, _ in node.value]
-            if len({*map(str, keys)}) != len(keys):
-                raise yaml.YAMLError("a key is there twice")
-            with suppress(TypeError):
-                mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-                return mapping
-            raise yaml.YAMLError("a key is no text")
-
-    Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"(?:0|[1-9][0-9]*)$"), list("0123456789"))
-    Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|)$"), ["~", "n", ""])
-    return Loader

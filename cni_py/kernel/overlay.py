@@ -3,7 +3,7 @@
 One change that the kernel refuses is one peer's trouble: the others take effect, and the refusal is handed back.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from cni_py.kernel import neighbours, rtnl
 from cni_py.kernel.apply import Namespace, Run
@@ -15,6 +15,7 @@ from cni_py.model.errors import CniPyError
 from cni_py.model.net import LinkRoute, NodeState, Ns, Sysctl
 from cni_py.model.ops import AddRoute, DelFdb, DelNeighbour, DelRoute, Op, ReplaceRoute, SetFdb, SetNeighbour
 from cni_py.model.overlay import Underlay
+from cni_py.model.result import IPAddress
 
 Refusal = tuple[Op, CniPyError]
 
@@ -44,6 +45,10 @@ class OverlayKernel:
     def read(self, names: Iterable[str], sysctls: Iterable[Sysctl] = ()) -> NodeState:
         """The links of these names with all that is on them, the overlay's routes wherever they lead, the sysctls."""
         return self._reader.read(names, sysctls)
+
+    def find_underlay(self, addresses: Collection[IPAddress]) -> str:
+        """The link that has one of these addresses, else that of the best default route; "" if there is neither."""
+        return self._reader.find_underlay(addresses)
 
     def underlay(self, name: str) -> Underlay | None:
         """The link of that name as an underlay, None if it is not there or down."""

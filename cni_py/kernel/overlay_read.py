@@ -7,8 +7,8 @@ answer stood for is remembered by its bytes, for as long as the kernel goes on t
 import errno
 import fcntl
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from ipaddress import ip_interface
+from collections.abc import Callable, Collection, Iterable, Iterator
+from ipaddress import ip_address, ip_interface
 from typing import Generic, TypeVar
 
 from cni_py.kernel import neighbours, rtnl
@@ -17,7 +17,7 @@ from cni_py.kernel.netlink import NetlinkError, NetlinkSocket
 from cni_py.kernel.sysctl import read_sysctl
 from cni_py.model.net import PROTOCOL_OVERLAY, TABLE_MAIN, Address, Fdb, Link, LinkRoute, Neighbour, NodeState, Sysctl
 from cni_py.model.overlay import Underlay
-from cni_py.model.result import IPNetwork
+from cni_py.model.result import IPAddress, IPNetwork
 
 T = TypeVar("T")
 
@@ -51,6 +51,22 @@ class OverlayReader:
         for answers in (self._routes, self._neighbours, self._fdb):
             answers.turn()
         return state
+
+    def find_underlay(self, addresses: Collection[IPAddress]) -> str:
+        """The link that has one of these addresses, else that of the best default route; "" if there is neither."""
+        for payload in self._ask("read the addresses", rtnl.get_addresses(0)):
+            index, packed, _ = rtnl.parse_address(payload)
+            if packed and ip_address(packed) in addresses:
+                return self._name_of(index)
+        best: list[tuple[int, str]] = []
+        for family in _FAMILIES:
+            for payload in self._ask("read the routes", rtnl.get_routes(family)):
+                route = rtnl.parse_whole_route(payload, self._name_of)
+                if route.table == TABLE_MAIN and not route.dst.prefixlen and route.link and payload[0] == family:
+                    best.append((route.priority, route.link))
+            if best:
+                return min(best)[1]
+        return ""
 
     def underlay(self, name: str) -> Underlay | None:
         """The link of that name as an underlay, None if it is not there or down."""

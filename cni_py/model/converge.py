@@ -34,8 +34,13 @@ from cni_py.model.ops import (
 T = TypeVar("T")
 
 
-def converge(desired: NodeState, observed: NodeState) -> tuple[Op, ...]:
-    """The changes that turn `observed`, all of it ours, into `desired`; empty if nothing differs. Host objects only."""
+def converge(desired: NodeState, observed: NodeState, *, prune: bool = True) -> tuple[Op, ...]:
+    """The changes that turn `observed`, all of it ours, into `desired`; empty if nothing differs. Host objects only.
+
+    Without `prune` what is only seen stays: it is perhaps wanted by somebody who has not spoken yet.
+    """
+    if not prune:
+        desired = _with_surplus(desired, observed)
     links = _links(desired, observed)
     left = _left(observed, links.emptied, links.forgetful)
     routes = _compare(desired.routes, left.routes, _route_key)
@@ -59,6 +64,23 @@ def converge(desired: NodeState, observed: NodeState) -> tuple[Op, ...]:
         *(DelAddress(address) for address in addresses.surplus if address.link in kept),
         *(DelLink("host", link.name) for link in observed.links if link.name not in kept),
         *(DelRoute(route) for route in routes.surplus if route.kind == "unreachable"),
+    )
+
+
+def _with_surplus(desired: NodeState, observed: NodeState) -> NodeState:
+    """The desired state, and what is seen in places that it has no wish for."""
+
+    def both(wanted: tuple[T, ...], seen: tuple[T, ...], key: Callable[[T], Hashable]) -> tuple[T, ...]:
+        places = {key(one) for one in wanted}
+        return (*wanted, *(one for one in seen if key(one) not in places))
+
+    return replace(
+        desired,
+        links=both(desired.links, observed.links, lambda link: link.name),
+        addresses=both(desired.addresses, observed.addresses, _address_key),
+        routes=both(desired.routes, observed.routes, _route_key),
+        neighbours=both(desired.neighbours, observed.neighbours, _neighbour_key),
+        fdb=both(desired.fdb, observed.fdb, _fdb_key),
     )
 
 

@@ -1,0 +1,31 @@
+"""The table of the tunnels' guard in the kernel: whole at once, or one change; over a socket of its own."""
+
+from cni_py.kernel import nft, nft_mend
+from cni_py.model.nft import Change, Layout
+
+
+class TunnelGuard:
+    """In the namespace in which it is made. `known` is any layout of the table, to find it by. Raises CniPyError."""
+
+    def __init__(self, known: Layout) -> None:
+        self._known = known
+        self._socket = nft.connect()
+
+    @property
+    def port(self) -> int:
+        """The address of the socket, by which the kernel says who changed something."""
+        return self._socket.port
+
+    def close(self) -> None:
+        """The socket is gone, the table stays."""
+        self._socket.close()
+
+    def hold(self, wanted: Change) -> int:
+        """The table is exactly so, or gone if nothing is wanted; how much had to be mended."""
+        known = wanted.layouts or (self._known,)
+        done = nft_mend.mend(self._socket, known, wanted)
+        return done.rebuilt + done.added + done.removed
+
+    def change(self, change: Change, whole: Change) -> None:
+        """One change in it; where somebody took the table away, `whole` is what else is in it."""
+        nft.commit(self._socket, change, lambda: whole)
