@@ -33,6 +33,7 @@ from cni_py.model.errors import CniPyError, DecodeError, TryAgainError
 
 _MOST_BYTES = 1 << 24  # an answer, or a line of a watch; etcd takes requests of 1.5 MiB
 _PAGE = 500
+_FAREWELL_SECONDS = 0.1
 _QUIET_SECONDS = 1500.0  # etcd gives a sign of life in a watch every ten minutes
 _LONGEST_REASON = 160
 NOT_FOUND, _UNAUTHENTICATED = 5, 16  # gRPC's numbers
@@ -90,7 +91,8 @@ class EtcdClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
-        await asyncio.sleep(0)  # the loop closes sockets in its next turn
+        # The loop closes sockets in its next turn, those with TLS when the other side has said farewell as well.
+        await asyncio.sleep(0 if self._context is None else _FAREWELL_SECONDS)
 
     async def read(self, prefix: bytes) -> tuple[list[KeyValue], int]:
         """All keys that begin so, as they were at the revision that is returned with them."""

@@ -596,8 +596,7 @@ def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
         machines[2].access = EtcdAccess((server.url,), path["ca"])
         for one in machines:
             stack.callback(one.stop)
-            # one attempt each: Python 3.11 forgets to close a socket whose TLS handshake is cancelled, by stop()
-            one.start(timing=replace(QUICK, first=60.0, last=60.0))
+            one.start()
         machines[0].joined()
         for one in machines[1:]:
             one.seen.until(lambda seen: "etcd cannot be reached" in seen.reason)
