@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from cni_py.agent.conditions import Conditions
 from cni_py.agent.reconcile import Outcome, Reconciler, Wish
 from cni_py.kernel.overlay_facts import facts
 from cni_py.model.errors import CniPyError
-from cni_py.model.overlay import BackendName, Facts, Node
+from cni_py.model.overlay import BackendName, Facts, Network, Node
 from cni_py.model.peers import Source, View
 from cni_py.model.words import describe
 from cni_py.overlay.admit import Admission
@@ -63,6 +63,7 @@ class _Time:
     save: float = inf
     roster: float = inf
     prune: float = inf
+    prunes: bool = False
     patience: float = _RETRY_SECONDS
 
     def next(self) -> float:
@@ -93,15 +94,17 @@ class Nodes:
         memory: Memory,
         backends: frozenset[BackendName],
         repaired: Count,
+        joined: Callable[[], None],
     ) -> None:
         self._who, self._source, self._work, self._memory = who, source, work, memory
         self._backends = backends
-        self._repaired = repaired
+        self._repaired, self._joined = repaired, joined
         self.conditions = Conditions()
         self.standing = Standing()
         self._guard = threading.Lock()
         self._said: View | None = None
         self._view: View | None = None
+        self._heard = False  # the source has spoken
         self._facts: Facts | None = None
         self._published: Node | None = None
         self._told: tuple[Node, int] | None = None
@@ -127,6 +130,15 @@ class Nodes:
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         self._save()
+
+    @property
+    def network(self) -> Network:
+        """What all nodes agree on."""
+        return self._work.network
+
+    def liveness(self, name: str) -> Mapping[str, Any]:  # noqa: ARG002
+        """What is known of the way to a peer by probing it."""
+        return {"rtt_ms": None, "loss": None, "path_mtu": None, "problem": ""}
 
     def changed(self, view: View) -> None:
         """See Sink."""
@@ -164,7 +176,8 @@ class Nodes:
             with self._guard:
                 said, self._said = self._said, None
             if said is not None:
-                if self._time.prune == inf and not self.standing.joined:
+                if not self._heard:
+                    self._heard = True
                     self._time.prune = time.monotonic() + GRACE_SECONDS
                 self._view = said
                 self._time.save = min(self._time.save, time.monotonic() + _SAVE_SECONDS)
@@ -201,20 +214,19 @@ class Nodes:
         if whole:
             due.audit, due.retry = now + AUDIT_SECONDS, inf
         if now >= due.prune:
-            due.prune = -inf
+            due.prune, due.prunes = inf, True
         wish = self._wish(now, look=whole or self._facts is None)
         if wish is None:
             return
         outcome = None if whole else self._work.change(wish)
         if outcome is None:
-            outcome = self._work.whole(wish, prune=due.prune == -inf)
+            outcome = self._work.whole(wish, prune=due.prunes)
         self._finish(wish, outcome, time.monotonic() - now, foreign=foreign)
 
     def _wish(self, now: float, *, look: bool) -> Wish | None:
         """Who is there and believed; None as long as there is nothing to do it with."""
         view = self._view
-        if view is None:
-            self.conditions.set("source", "it has said nothing yet")
+        if view is None:  # the source has said nothing yet, nor is anything known from before
             return None
         if look:
             self._look(view)
@@ -281,7 +293,7 @@ class Nodes:
         if self._told != (wish.own, mtu):
             self._memory.tell(wish.own, mtu)
             self._told = wish.own, mtu
-        if self._time.prune == inf:  # only what was known before; the source has not spoken
+        if not self._heard:  # only what was known before counts yet
             return
         if self._published != wish.own:
             self._source.publish(wish.own)
@@ -290,6 +302,7 @@ class Nodes:
             self._source.joined()
             self.standing = replace(self.standing, joined=True)
             _LOG.info("joined: %d peers", len(wish.peers))
+            self._joined()
 
     def _save(self) -> None:
         self._time.save = inf

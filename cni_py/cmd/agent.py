@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cni_py import __version__
 from cni_py.agent import log, web
@@ -23,8 +23,9 @@ from cni_py.agent.report import Journal
 from cni_py.agent.server import Caller, Server
 from cni_py.agent.turn import Turn
 from cni_py.cmd.census import Census
-from cni_py.cmd.conflist import Conflist, is_present, read_conflist
+from cni_py.cmd.conflist import is_present, read_conflist
 from cni_py.cmd.install import place_conflist
+from cni_py.cmd.overlay_status import standing
 from cni_py.cmd.plugin import Answer, answer, perform
 from cni_py.cmd.status import attachments
 from cni_py.cmd.upkeep import NodeUpkeep
@@ -34,12 +35,15 @@ from cni_py.kernel import rtnl
 from cni_py.kernel.host_events import HostEvents
 from cni_py.kernel.netlink import NetlinkError
 from cni_py.model.attachment import Key, host_ifname
-from cni_py.model.errors import CniPyError, IOFailureError, NetnsError
+from cni_py.model.errors import CniPyError, IOFailureError, NetnsError, TryAgainError
 from cni_py.model.persona import Persona
 from cni_py.spec import frame, versions
 from cni_py.spec.codes import render_error
 from cni_py.spec.request import Request
 from cni_py.store.spool import Spool
+
+if TYPE_CHECKING:
+    from cni_py.agent.nodes import Nodes
 
 _DRAIN_SECONDS = 30.0
 _HEALTH_SECONDS = 1.0
@@ -51,7 +55,8 @@ _LOG = logging.getLogger("cni_py.agent")
 class Options:
     """What the operator said. `listen` is "" for no HTTP, `grace` seconds are what is dead left alone.
 
-    `conf_dir` is "" for no network configuration to write; `conflist` is "" for the one that comes with the program.
+    `roles` are of `attach` and `overlay`; `config` is the latter's file of settings. `conf_dir` is "" for no network
+    configuration to write; `conflist` is "" for the one that comes with the program.
     """
 
     roles: tuple[str, ...] = ("attach",)
@@ -60,6 +65,7 @@ class Options:
     grace: float = 60.0
     conf_dir: str = ""
     conflist: str = ""
+    config: str = ""
 
 
 class Agent:
@@ -85,30 +91,47 @@ class Agent:
         counted = self.metrics.repaired, self.metrics.collected
         upkeep = NodeUpkeep(self._warm, lambda: calls.replay(nobody), options.grace, *counted)
         self._housekeeping = Housekeeping(upkeep, HostEvents([self._warm.firewall.socket]))
+        self._nodes: Nodes | None = None
+        if "overlay" in options.roles:
+            from cni_py.cmd.overlay import open_nodes, read_settings
+
+            self._nodes = open_nodes(read_settings(options.config), self.metrics.repaired, self._joined)
 
     def start(self) -> None:
         """It serves. Raises CniPyError."""
-        self._housekeeping.start()
+        if self._nodes is not None:  # before there can be new pods
+            self._nodes.start()
+        if self._attaches:
+            self._housekeeping.start()
         self.server.start()
         self._serving = True
         if self._address is not None:
             self._serve_http(self._address)
         _LOG.info("version %s serves on %s", __version__, frame.SOCKET)
-        if self._configuration is not None:
-            self._write_configuration(self._configuration)
+        if self._nodes is None:
+            self._write_configuration()
 
     def stop(self) -> None:
         """What was begun is finished, and nothing is served any more."""
         self._serving = False
-        self._housekeeping.stop()
+        if self._nodes is not None:
+            self._nodes.stop()
+        if self._attaches:
+            self._housekeeping.stop()
         if not self.server.stop(_DRAIN_SECONDS):
             _LOG.warning("calls were not over within %g s and are left to the kernel", _DRAIN_SECONDS)
         _LOG.info("stopped")
 
-    def _write_configuration(self, configuration: Conflist) -> None:
+    def _joined(self) -> None:
+        """The node is joined to the others: only now pods may come."""
+        self._write_configuration()
+
+    def _write_configuration(self) -> None:
         """From now on runtimes take the node for ready. It stays when the agent goes: forwarders wait for the next."""
+        if self._configuration is None:
+            return
         try:
-            for line in place_conflist(self._options.conf_dir, configuration):
+            for line in place_conflist(self._options.conf_dir, self._configuration):
                 _LOG.log(logging.WARNING if line.startswith("WARNING") else logging.INFO, "%s", line)
         except CniPyError as error:
             _LOG.warning("%s; %s", error.message, error.details)
@@ -127,6 +150,10 @@ class Agent:
         except IOFailureError as error:
             _LOG.warning("%s; %s; going on without health and metrics", error.message, error.details)
 
+    @property
+    def _attaches(self) -> bool:
+        return "attach" in self._options.roles
+
     def _carry_out(self, caller: Caller, environ: dict[str, str]) -> Outcome:
         persona = Persona.named(caller.name)
         machine = WarmMachine(self._warm, caller)
@@ -134,6 +161,8 @@ class Agent:
 
         def verbs(request: Request) -> bytes:
             nonlocal network
+            if not self._attaches:
+                raise TryAgainError("this agent has not the role attach", "start it with --roles attach,overlay")
             network = request.network
             with suppress(CniPyError):  # perform says what is wrong with it
                 self._census.note(request.config)
@@ -171,6 +200,8 @@ class Agent:
             return "not serving"
         if self.server.displaced():
             return f"another agent has taken {frame.SOCKET}"
+        if self._nodes is not None and not self._nodes.standing.joined:
+            return "the node is not joined to the others yet: see cni-py status"
         directory, configuration = self._options.conf_dir, self._configuration
         if configuration is not None and not is_present(directory, configuration.name):
             return f"the network configuration {configuration.name} is not in {directory}"
@@ -201,6 +232,7 @@ class Agent:
             "attachments": found,
             "damaged": damaged,
             "pools": self._census.pools(),
+            **({"overlay": standing(self._nodes)} if self._nodes is not None else {}),
         }
 
 

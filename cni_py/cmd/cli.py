@@ -28,7 +28,8 @@ def _commands() -> None:
 
 
 @_commands.command()
-@click.option("--roles", type=click.Choice(["attach"]), default="attach", show_default=True, help="what it does")
+@click.option("--roles", default="attach", show_default=True, help="what it does: attach, overlay, or both")
+@click.option("--config", default="/etc/cni-py/config.yaml", show_default=True, metavar="FILE", help="of the overlay")
 @click.option(
     "--listen",
     default="127.0.0.1:9761",
@@ -47,13 +48,18 @@ def _commands() -> None:
 )
 @click.option("--conf-dir", default="", metavar="DIR", help="write the network configuration there once it serves")
 @click.option("--conflist", default="", metavar="FILE", help="the configuration, if not the one that comes with cni-py")
-def agent(roles: str, listen: str, log_format: str, grace: float, conf_dir: str, conflist: str) -> None:
+def agent(  # an option each
+    roles: str, config: str, listen: str, log_format: str, grace: float, conf_dir: str, conflist: str
+) -> None:
     """Run the warm node agent until SIGTERM."""
     from cni_py.cmd.agent import Options, run
 
     if conflist and not conf_dir:
         raise click.UsageError("--conflist needs --conf-dir")
-    run(Options((roles,), listen, log_format, grace, conf_dir, conflist))
+    chosen = tuple(roles.split(","))
+    if not set(chosen) <= {"attach", "overlay"}:
+        raise click.UsageError(f"--roles: {roles!r} is not of attach, overlay")
+    run(Options(chosen, listen, log_format, grace, conf_dir, conflist, config))
 
 
 @_commands.command()

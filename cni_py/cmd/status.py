@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cni_py import __version__
+from cni_py.cmd import overlay_status
 from cni_py.invoke.forward import report
 from cni_py.model.attachment import Attachment
 from cni_py.spec import frame
@@ -63,8 +64,11 @@ def _describe(one: Attachment, now: float) -> dict[str, Any]:
 
 def render(status: Mapping[str, Any]) -> str:
     """For a terminal: whatever a status holds, nothing in it but printable characters and newlines."""
-    lines = _head(status)
+    lines, overlay = _head(status), status.get("overlay")
+    if overlay:
+        lines += ["", *overlay_status.lines(overlay)]
     for title, table in (
+        ("peers", overlay_status.table(overlay["peers"]) if overlay else []),
         ("pools", _pools(status["pools"])),
         ("calls", _calls(status.get("calls", {}))),
         ("attachments", _attachments(status["attachments"])),

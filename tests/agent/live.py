@@ -42,8 +42,9 @@ class Agent:
     def __init__(self, log: Path, *arguments: str, prefix: tuple[str, ...] = (), wait: bool = True) -> None:
         self.log = log
         self._ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._ready.bind("")  # a name of the kernel's choice, without a file
-        environ = {**os.environ, "NOTIFY_SOCKET": self._ready.getsockname().decode().replace("\0", "@", 1)}
+        ready = f"/run/ready-{os.urandom(8).hex()}"  # a file: names without one are a network namespace's own
+        self._ready.bind(ready)
+        environ = {**os.environ, "NOTIFY_SOCKET": ready}
         command = [*prefix, *PYTHON, str(PROGRAM), "agent", *arguments]
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(command, env=environ, stderr=stderr, stdin=subprocess.DEVNULL)

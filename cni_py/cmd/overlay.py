@@ -1,0 +1,141 @@
+"""The agent's role `overlay`, wired from its settings: where peers come from, what is kept, and how it stands."""
+
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cni_py.agent.nodes import Nodes
+from cni_py.agent.reconcile import Reconciler
+from cni_py.agent.settings import Settings, parse_settings
+from cni_py.cluster.record import checked_name
+from cni_py.cluster.snapshot import dump, load
+from cni_py.kernel.guard import TunnelGuard
+from cni_py.kernel.overlay import OverlayKernel
+from cni_py.kernel.overlay_events import OverlayEvents
+from cni_py.kernel.overlay_facts import possible_backends
+from cni_py.model.errors import DecodeError, InvalidConfigError, IOFailureError
+from cni_py.model.overlay import Network, Node
+from cni_py.model.peers import Source
+from cni_py.overlay import guard
+from cni_py.overlay.own import Identity
+from cni_py.store.node_file import NODE_FILE, NodeFile
+from cni_py.store.whole_file import WholeFile
+
+if TYPE_CHECKING:
+    from cni_py.cluster.keyspace import Keyspace
+
+CONFIG = "/etc/cni-py/config.yaml"
+_TUNNELED = Network("", (), ("vxlan",))
+
+
+def read_settings(path: str) -> Settings:
+    """Raises InvalidConfigError, IOFailureError."""
+    from cni_py.cluster.yaml_text import load_yaml
+
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise IOFailureError(
+            f"cannot read the configuration {path}: {error.strerror}", "docs/overlay.md has an example"
+        ) from None
+    try:
+        return parse_settings(load_yaml(data), path)
+    except DecodeError as error:
+        raise InvalidConfigError(f"{path}: {error.message}", "docs/overlay.md has an example") from None
+
+
+def node_name(settings: Settings) -> str:
+    """The node's name among its peers. Raises InvalidConfigError."""
+    name = settings.node.name or socket.gethostname().lower()
+    try:
+        return checked_name(name)
+    except DecodeError as error:
+        raise InvalidConfigError(error.message, "give one: node.name in the configuration") from None
+
+
+def open_nodes(settings: Settings, repaired: Callable[[str, int], None], joined: Callable[[], None]) -> Nodes:
+    """Raises CniPyError for what no waiting mends."""
+    network, name = settings.network.network(), node_name(settings)
+    node = settings.node
+    who = Identity(name, node.interface, node.ipv4, node.ipv6, settings.probe_port)
+    memory = DiskMemory(settings)
+    source = _source(settings, name, memory)
+    backends = possible_backends()
+    kernel = OverlayKernel()
+    known = guard.layout(network) or guard.layout(_TUNNELED)
+    assert known is not None  # noqa: S101  # VXLAN is a tunnel
+    table = TunnelGuard(known)
+    work = Reconciler(network, kernel, table, OverlayEvents(kernel.port, table.port))
+    return Nodes(who, source, work, memory, backends, repaired, joined)
+
+
+class DiskMemory:
+    """See `agent.nodes.Memory`: the last good nodes, and what this node's pods get."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._cluster = settings.network.cluster
+        self._nodes = WholeFile(settings.state_dir / "nodes.json")
+        self._node = NodeFile(NODE_FILE)
+
+    def recall(self) -> Mapping[str, Node]:
+        """See Memory."""
+        data = self._nodes.read()
+        return load(data, self._cluster) if data is not None else {}
+
+    def keep(self, nodes: Mapping[str, Node]) -> None:
+        """See Memory."""
+        self._nodes.write(dump(nodes, self._cluster))
+
+    def tell(self, own: Node, mtu: int) -> None:
+        """See Memory."""
+        self._node.write(own.cidrs, mtu)
+
+
+def _source(settings: Settings, name: str, memory: DiskMemory) -> Source:
+    peers, cluster = settings.peers, settings.network.cluster
+    match peers.source:
+        case "files":
+            from cni_py.cluster.files import FileSource
+
+            return FileSource(peers.directory, cluster)
+        case "kubernetes":
+            from cni_py.cluster.kube import KubeSource
+            from cni_py.cluster.kube_access import in_cluster
+            from cni_py.cluster.kubeconfig import from_kubeconfig
+
+            path = Path(peers.kubeconfig)
+            return KubeSource(from_kubeconfig(path, name, cluster) if peers.kubeconfig else in_cluster(name, cluster))
+        case "etcd":
+            from cni_py.cluster.etcd import EtcdSource
+            from cni_py.cluster.etcd_access import EtcdAccess
+
+            said = peers.etcd
+            assert said is not None  # noqa: S101  # the settings are checked
+            password = _secret(said.password_file) if said.password_file else ""
+            access = EtcdAccess(said.endpoints, said.ca, said.cert, said.key, said.user, password)
+            own = memory.recall().get(name)
+            return EtcdSource(access, _keyspace(settings, name), own.cidrs if own is not None else ())
+
+
+def _keyspace(settings: Settings, name: str) -> "Keyspace":
+    from cni_py.cluster.etcd_access import machine_identity
+    from cni_py.cluster.etcd_keys import EtcdKeys
+    from cni_py.cluster.flannel_etcd import FlannelKeys
+    from cni_py.cluster.subnets import Pool
+
+    said = settings.peers.etcd
+    assert said is not None  # noqa: S101  # the settings are checked
+    identity = said.identity or machine_identity()
+    if settings.peers.flannel:
+        return FlannelKeys(name, identity, said.prefix) if said.prefix else FlannelKeys(name, identity)
+    length = {4: said.node_length.ipv4, 6: said.node_length.ipv6}
+    pools = tuple(Pool(cidr, length[cidr.version]) for cidr in settings.network.cidrs)
+    return EtcdKeys(settings.network.cluster, name, identity, pools, root=said.prefix)
+
+
+def _secret(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, ValueError) as error:
+        raise InvalidConfigError(f"the password of etcd in {path} cannot be read: {error}", "give a file") from None

@@ -1,0 +1,57 @@
+"""The agent's role overlay on real nodes: it joins, follows, repairs, and its end cuts nobody off."""
+
+from pathlib import Path
+
+import pytest
+from agent.overlay_nodes import cluster, eventually, settings, write_record
+from netns.overlay_lab import carry, member, network
+
+pytestmark = pytest.mark.sudo
+
+
+def test_nodes_of_a_directory_are_joined(tmp_path: Path) -> None:
+    """Pods of three nodes talk, one behind a router; the status names each and the way to it."""
+    nodes = member(1), member(2), member(3, far=True)
+    with cluster(tmp_path, *nodes, of=settings("direct", "vxlan")) as made:
+        made.start()
+        made.settle(network("direct"))
+        status = made.nodes[0].status()
+        assert status["joined"]
+        assert status["conditions"] == []
+        ways = {peer["name"]: {way["backend"] for way in peer["ways"]} for peer in status["peers"]}
+        assert ways == {"n2": {"direct"}, "n3": {"vxlan"}}
+        pods = made.lab.pods(network("direct"))
+        for version in (4, 6):
+            carry(pods[0], pods[1], version)
+            carry(pods[1], pods[2], version)
+        text = made.nodes[0].command("status")
+        assert "MTU of pods: 1500 - 50 (VXLAN over IPv4) = 1450" in text
+        made.nodes[0].stop()
+        assert made.nodes[0].settled(made.records, network("direct"))
+
+
+def test_a_deleted_device_is_back(tmp_path: Path) -> None:
+    """With all that was on it."""
+    with cluster(tmp_path, member(1), member(2), of=settings("vxlan")) as made:
+        made.start()
+        made.settle(network("vxlan"))
+        one = made.nodes[0]
+        one.ip("link del cpyvx4")
+        seconds = eventually(lambda: one.settled(made.records, network("vxlan")), "the device is back")
+        assert seconds < 2
+
+
+def test_peers_come_change_and_go(tmp_path: Path) -> None:
+    """A file is a peer."""
+    with cluster(tmp_path, member(1), member(2), of=settings("vxlan")) as made:
+        made.start()
+        one, of = made.nodes[0], network("vxlan")
+        made.settle(of)
+        third = member(3)
+        write_record(made.directory, third)
+        eventually(lambda: one.settled([*made.records, third], of), "n3 is there")
+        moved = member(3, underlay="4", far=True)
+        write_record(made.directory, moved)
+        eventually(lambda: one.settled([*made.records, moved], of), "n3 has moved")
+        (made.directory / "n3.json").unlink()
+        eventually(lambda: one.settled(made.records, of), "n3 is gone")
