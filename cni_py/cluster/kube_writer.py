@@ -58,7 +58,8 @@ class Writer:
             if missing == written:  # it is not shown yet, or it failed, or somebody has undone it
                 self._asked.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._asked.wait(), max(wait, pause.next()))
+                    async with asyncio.timeout(max(wait, pause.next())):
+                        await self._asked.wait()
                 if missing != self._missing():
                     continue
             wait = await self._write(*missing)

@@ -78,6 +78,10 @@ class _StaleError(Exception):
     """What is known cannot be carried on from: everything has to be read again."""
 
 
+class _NoStreamError(Exception):
+    """The server does not begin a watch with all objects: it has to be asked for pages."""
+
+
 class Reflector(Generic[T]):
     """Reads what is at `path`, such as /api/v1/nodes, in the event loop that `run` runs in.
 
@@ -116,6 +120,8 @@ class Reflector(Generic[T]):
                 if not self._version and self._paged:
                     await self._list()
                 await self._watch()
+            except _NoStreamError:
+                continue  # to the pages, at once
             except _StaleError:
                 self._version = ""
             except ApiError as error:
@@ -157,12 +163,14 @@ class Reflector(Generic[T]):
                 if len(body) > _PAGE_BYTES:
                     break
         try:
-            return _PAGE.decode(body)
+            page = _PAGE.decode(body)
+            wrong = "" if page.metadata.version else "it has no version"
         except _NO_JSON as error:
-            raise ApiError(
-                f"the API server's list is not one: {shown(str(error))}",
-                "see that this is the API server of Kubernetes",
-            ) from None
+            wrong = shown(str(error))
+        if wrong:
+            todo = "see that this is the API server of Kubernetes"
+            raise ApiError(f"the API server's list is not one: {wrong}", todo)
+        return page
 
     async def _watch(self) -> None:
         """What happens, after everything if nothing is known yet, until the server ends it."""
@@ -199,6 +207,8 @@ class Reflector(Generic[T]):
             self._lost(line, "the API server's event about it is no JSON")
             return
         if isinstance(head, _Status):
+            if self._fresh is not None:
+                raise _NoStreamError  # as one does whose etcd is too old for it
             if head.code == _GONE:
                 raise _StaleError
             self._version = ""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -114,11 +115,12 @@ class ApiServer:
 
 
 @contextmanager
-def apiserver(directory: Path) -> Iterator[ApiServer]:
-    """One for the block, and its etcd."""
-    if not (KUBERNETES / "kube-apiserver").exists():
-        pytest.skip(f"kube-apiserver is not in {KUBERNETES}: run ./dev setup")
-    with etcd(directory, "--unsafe-no-fsync") as store:
+def apiserver(directory: Path, *, streaming: bool = True) -> Iterator[ApiServer]:
+    """One for the block, and its etcd, which for streaming lists is to be newer than the system's may be."""
+    if not (KUBERNETES / "kube-apiserver").exists() or not (KUBERNETES / "etcd").exists():
+        pytest.skip(f"kube-apiserver and its etcd are not in {KUBERNETES}: run ./dev setup")
+    path = f"{KUBERNETES}:{os.environ['PATH']}" if streaming else os.environ["PATH"]
+    with patch.dict(os.environ, PATH=path), etcd(directory, "--unsafe-no-fsync") as store:
         server = ApiServer(directory, store)
         try:
             server.start()

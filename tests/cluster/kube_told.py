@@ -18,7 +18,7 @@ QUICK = Timing(first=0.01, most=0.05, connect=5.0, quiet=WAIT_S)
 
 
 class Told:
-    """What was told, for which it is waited `seconds`. It is taken in order, or passed over up to what is waited for."""
+    """What was told; it is waited for `seconds`. It is taken in order, or passed over up to what is wanted."""
 
     def __init__(self, seconds: float = WAIT_S) -> None:
         self._seconds = seconds

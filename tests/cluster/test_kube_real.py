@@ -22,10 +22,10 @@ DOCUMENT = Path(__file__).parent.parent.parent / "docs/peers-kubernetes.md"
 NAMES = ("n1", "n2", "n3")
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ApiServer]:
-    """A real one."""
-    with apiserver(tmp_path) as one:
+@pytest.fixture(params=[True, False], ids=["streaming", "paged"])
+def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ApiServer]:
+    """A real one, on an etcd that can do streaming lists, and on the system's, which need not."""
+    with apiserver(tmp_path, streaming=request.param) as one:
         yield one
 
 

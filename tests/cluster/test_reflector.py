@@ -79,6 +79,16 @@ def test_an_older_server_is_read_in_pages(api: FakeApi, code: int) -> None:
         assert told.troubles.get(timeout=30) == ""
 
 
+def test_a_server_with_an_older_etcd(api: FakeApi) -> None:
+    """Its streaming list is an ERROR at once. That is no trouble, and not tried again before the next gap."""
+    api.put(node("n1"))
+    api.script("initial", say(error(500), then=False))
+    with reflecting(api, replace(QUICK, first=100.0, most=100.0)) as told:
+        assert told.next() == seen("n1")
+        assert api.next("watch")["resourceVersion"] == str(api.version)
+        assert not any(told.troubles.queue)
+
+
 def test_pages_that_got_too_old_are_read_anew(api: FakeApi) -> None:
     """410 between two pages: from the first on, and nothing of the half list is told."""
     for number in range(3):
@@ -305,11 +315,12 @@ def test_after_garbage_everything_is_read_again(api: FakeApi, garbage: bytes) ->
         assert told.next() == seen("n2")
 
 
-def test_a_list_that_is_none(api: FakeApi) -> None:
+@pytest.mark.parametrize("text", ["<html>", "[]", '{"metadata": {}}'])
+def test_a_list_that_is_none(api: FakeApi, text: str) -> None:
     """Garbage instead of a page is trouble, then it is read again."""
 
     async def no_page(_: FakeApi, __: web.Request) -> web.StreamResponse:
-        return web.Response(text="<html>")
+        return web.Response(text=text)
 
     api.put(node("n1"))
     api.script("initial", refuse(422))
