@@ -240,9 +240,8 @@ class EtcdSource:
         if not self._repeats or now - self._repeats[-1] > 2 * self._timing.last:
             self._repeats.clear()
             return 0.0
-        return max(
-            0.0, self._repeats[-1] + min(self._timing.first * 2.0 ** len(self._repeats), self._timing.last) - now
-        )
+        pause = min(self._timing.first * 2.0 ** len(self._repeats), self._timing.last)
+        return max(0.0, self._repeats[-1] + pause - now)
 
     def _quarrel(self) -> str:
         if len(self._repeats) < _OFTEN or time.monotonic() - self._repeats[-1] > 2 * self._timing.last:

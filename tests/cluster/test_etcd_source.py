@@ -256,6 +256,7 @@ def test_what_has_another_owner_is_not_stolen(machines: list[Machine], server: E
     server.expire(lease)
     old.seen.until(lambda seen: not seen.reason)
     assert server.get(ROOT)[f"{ROOT}/subnets/10.244.9.0-24"][0] == "id7"
+    assert old.joined() == held
 
 
 @pytest.mark.sudo
