@@ -66,5 +66,7 @@ class ColdMachine:
         """See Machine."""
         from cni_py.cni.attach import Occasion
         from cni_py.kernel.netns import own_identity
+        from cni_py.store.node_file import NodeFile
 
-        return Occasion(ipam.boot_id(), int(time.time()), "0a:" + os.urandom(5).hex(":"), own_identity())
+        spare_mac = "0a:" + os.urandom(5).hex(":")
+        return Occasion(ipam.boot_id(), int(time.time()), spare_mac, own_identity(), NodeFile().read())

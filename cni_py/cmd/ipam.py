@@ -1,13 +1,16 @@
 """`cni-py-ipam`: the IPAM plugin's verbs over the leases on disk."""
 
+import json
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cni_py.ipam import verbs
 from cni_py.ipam.ports import LeaseStore
 from cni_py.model.errors import BadEnvironmentError
 from cni_py.model.result import Result
+from cni_py.spec import gojson
 from cni_py.spec.request import Request
 from cni_py.spec.result import render_result
 from cni_py.store.lease_disk import OsDisk, naming
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from cni_py.store.lease_warm import WarmLeaseStore
 
 NAME = "cni-py-ipam"
+NODE_FILE = "/run/cni-py/node.json"  # `store.node_file`
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _MAX_RESOLV_CONF = 1 << 20
 
@@ -34,6 +38,7 @@ def call(request: Request, *, attached: str = "") -> bytes:
 
 def serve(request: Request, store: LeaseStore, *, attached: str = "") -> bytes:
     """The same over any store."""
+    request = _with_ranges(request)
     match request.command:
         case "ADD":
             return render_result(lease(request, store, attached=attached), request.cni_version)
@@ -52,7 +57,22 @@ def serve(request: Request, store: LeaseStore, *, attached: str = "") -> bytes:
 
 def lease(request: Request, store: LeaseStore, *, attached: str) -> Result:
     """What ADD gives, for a caller in this process."""
-    return verbs.add(request, store, read_file, attached=attached)
+    return verbs.add(_with_ranges(request), store, read_file, attached=attached)
+
+
+def _with_ranges(request: Request) -> Request:
+    """The request, with this node's networks as its ranges where it names none: one configuration for all nodes."""
+    if not os.path.exists(NODE_FILE):  # noqa: PTH110  # what reads it is not even imported
+        return request
+    given = gojson.get_object(request.config, "ipam")
+    runtime = gojson.get_object(request.config, "runtimeConfig")
+    if gojson.get(given, "ranges") or gojson.get(given, "subnet") or gojson.get(runtime, "ipRanges"):
+        return request
+    from cni_py.store.node_file import NodeFile
+
+    ranges = [[{"subnet": str(one)}] for one in NodeFile().read().ranges]
+    config = {**request.config, "ipam": {**given, "ranges": ranges}}
+    return replace(request, config=config, stdin=json.dumps(config).encode())
 
 
 def open_store() -> DiskLeaseStore:

@@ -15,11 +15,12 @@ from cni_py.kernel.overlay import OverlayKernel
 from cni_py.kernel.overlay_events import OverlayEvents
 from cni_py.kernel.overlay_facts import possible_backends
 from cni_py.model.errors import DecodeError, InvalidConfigError, IOFailureError
+from cni_py.model.node_network import NodeNetwork
 from cni_py.model.overlay import Network, Node
 from cni_py.model.peers import Source
 from cni_py.overlay import guard
 from cni_py.overlay.own import Identity
-from cni_py.store.node_file import NODE_FILE, NodeFile
+from cni_py.store.node_file import NodeFile
 from cni_py.store.whole_file import WholeFile
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class DiskMemory:
     def __init__(self, settings: Settings) -> None:
         self._cluster = settings.network.cluster
         self._nodes = WholeFile(settings.state_dir / "nodes.json")
-        self._node = NodeFile(NODE_FILE)
+        self._networks = settings.network.cidrs
+        self._node = NodeFile()
 
     def recall(self) -> Mapping[str, Node]:
         """See Memory."""
@@ -89,7 +91,7 @@ class DiskMemory:
 
     def tell(self, own: Node, mtu: int) -> None:
         """See Memory."""
-        self._node.write(own.cidrs, mtu)
+        self._node.write(NodeNetwork(self._networks, own.cidrs, mtu))
 
 
 def _source(settings: Settings, name: str, memory: DiskMemory) -> Source:

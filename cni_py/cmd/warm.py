@@ -22,6 +22,7 @@ from cni_py.model.ports import Firewall, Observer
 from cni_py.spec import frame
 from cni_py.spec.request import Request
 from cni_py.store.attachments import AttachmentStore, state_directories
+from cni_py.store.node_file import NodeFile
 
 
 class Warm:
@@ -33,6 +34,7 @@ class Warm:
         self.firewall = NftFirewall()
         self.boot = ipam.boot_id()
         self.leases = ipam.open_warm_store(turn.released)
+        self.node = NodeFile()
         self._stores: dict[str, AttachmentStore] = {}
 
     def records(self, state_dir: str) -> AttachmentStore:
@@ -110,7 +112,7 @@ class WarmMachine:
     def occasion(self) -> Occasion:
         """See Machine."""
         host = self._warm.host.identity if self._at_home else netns.own_identity()
-        return Occasion(self._warm.boot, int(time.time()), "0a:" + os.urandom(5).hex(":"), host)
+        return Occasion(self._warm.boot, int(time.time()), "0a:" + os.urandom(5).hex(":"), host, self._warm.node.read())
 
     def _open_netns(self, path: str) -> int:
         """A descriptor of CNI_NETNS, which came with the call; no path of a caller means anything here."""

@@ -19,6 +19,7 @@ from cni_py.model.attachment import (
 )
 from cni_py.model.errors import InvalidConfigError, PluginError
 from cni_py.model.net import SCOPE_LINK, Shaper
+from cni_py.model.node_network import NodeNetwork
 from cni_py.model.persona import Persona
 from cni_py.model.result import Dns, IPConfig, IPInterface, IPNetwork, Result, Route
 from cni_py.spec import gojson
@@ -32,17 +33,22 @@ from cni_py.spec.sysctl import parse_sysctls
 _kept: Memo[str] = Memo()
 
 
+_ALONE = NodeNetwork()
+
+
 @dataclass(frozen=True, slots=True)
 class Occasion:
     """What only the machine knows at the moment of the call.
 
-    The boot id, seconds since the epoch, a random MAC to use, and which network namespace the host's is.
+    The boot id, seconds since the epoch, a random MAC to use, which network namespace the host's is, and the node's
+    place among others.
     """
 
     boot: str
     now: int
     spare_mac: str
     host: str
+    network: NodeNetwork = _ALONE
 
 
 def key_of(request: Request) -> Key:
@@ -85,13 +91,13 @@ def plan_attachment(request: Request, conf: NetConf, persona: Persona, lease: Re
         host_ifname=host_ifname(key),
         host_mac=host_mac,
         mac=_choose_mac(request, conf) or own_mac,
-        mtu=conf.mtu,
+        mtu=conf.mtu or _overlay_mtu(addresses, occasion.network),
         addresses=addresses,
         routes=_routes(lease.routes, addresses, conf),
         port=_bridge_port(conf, addresses, occasion.spare_mac) if mode == "bridge" else None,
         dad=mode == "bridge" and conf.enabledad,
         container_up=not conf.disableContainerInterface,
-        masquerade=_networks(addresses) if conf.ipMasq else (),
+        masquerade=_networks(addresses, occasion.network) if conf.ipMasq else (),
         ports=port_mappings(conf) if persona is Persona.CNI_PY else (),
         snat=conf.snat,
         masq_all=conf.masqAll,
@@ -244,8 +250,14 @@ def resolve_gateway(route: Route, addresses: tuple[PodAddress, ...]) -> Route:
     return replace(route, gw=next((gateway for gateway in gateways if gateway is not None), None))
 
 
-def _networks(addresses: tuple[PodAddress, ...]) -> tuple[IPNetwork, ...]:
-    return tuple(dict.fromkeys(entry.address.network for entry in addresses))
+def _networks(addresses: tuple[PodAddress, ...], of: NodeNetwork) -> tuple[IPNetwork, ...]:
+    """Where the pods are that see each other's own addresses: on all nodes, if the nodes are joined."""
+    return tuple(dict.fromkeys(of.whole(entry.address.ip) or entry.address.network for entry in addresses))
+
+
+def _overlay_mtu(addresses: tuple[PodAddress, ...], of: NodeNetwork) -> int:
+    """What fits on the way to other nodes' pods; 0, the kernel's choice, where no address is among theirs."""
+    return of.mtu if any(of.whole(entry.address.ip) is not None for entry in addresses) else 0
 
 
 def _bridge_port(conf: NetConf, addresses: tuple[PodAddress, ...], spare_mac: str) -> BridgePort:

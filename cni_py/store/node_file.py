@@ -1,63 +1,58 @@
-"""What this node's pods get by their node's place among the others: their networks, the MTU that the overlay leaves.
-
-The agent's role `overlay` writes it, an ADD reads it: on tmpfs, as it is of this boot.
-"""
+"""The node's place among others in a file: the agent's role `overlay` writes it, an ADD reads it. Of this boot."""
 
 import json
 import os
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 
 from cni_py.model.errors import CniPyError, DecodeError
-from cni_py.model.result import IPNetwork
+from cni_py.model.node_network import NodeNetwork
 from cni_py.store.whole_file import WholeFile
 
 NODE_FILE = "/run/cni-py/node.json"
+_MOST_MTU = 65535
+_NONE = NodeNetwork()
 
 
 class NodeFile:
     """The file at `path`, remembered as long as it is the same."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str = NODE_FILE) -> None:
         self._path = path
         self._file = WholeFile(Path(path), 1 << 16)
         self._stamp: object = None
-        self._mtu = 0
+        self._known = _NONE
 
-    def write(self, cidrs: tuple[IPNetwork, ...], mtu: int) -> None:
-        """These are the node's. Raises IOFailureError."""
-        self._file.write(json.dumps({"cidrs": list(map(str, cidrs)), "mtu": mtu}).encode())
+    def write(self, network: NodeNetwork) -> None:
+        """This is how it is now. Raises IOFailureError."""
+        document = {
+            "networks": list(map(str, network.networks)),
+            "ranges": list(map(str, network.ranges)),
+            "mtu": network.mtu,
+        }
+        self._file.write(json.dumps(document).encode())
 
-    def mtu(self) -> int:
-        """In bytes; 0 if no overlay has said one. What is no such file counts as none."""
+    def read(self) -> NodeNetwork:
+        """What it says; nothing where no overlay is. What is no such file counts as none."""
         try:
             seen = os.stat(self._path)
         except OSError:
-            return 0
+            return _NONE
         stamp = seen.st_ino, seen.st_mtime_ns
         if stamp != self._stamp:
             try:
-                self._mtu = int(self.read().get("mtu", 0))
-            except (CniPyError, ValueError, TypeError):
-                self._mtu = 0
+                self._known = _parse(self._file.read() or b"{}")
+            except CniPyError:
+                self._known = _NONE
             self._stamp = stamp
-        return self._mtu if 0 <= self._mtu < 1 << 16 else 0
+        return self._known
 
-    def cidrs(self) -> tuple[IPNetwork, ...]:
-        """The node's pod networks. Raises DecodeError, IOFailureError."""
-        try:
-            return tuple(ip_network(one) for one in self.read().get("cidrs", ()))
-        except (ValueError, TypeError) as error:
-            raise DecodeError(f"{self._path}: {error}"[:200], "restart the agent, which writes it") from None
 
-    def read(self) -> dict[str, Any]:
-        """All that it says. Raises DecodeError, IOFailureError."""
-        data = self._file.read()
-        try:
-            document = json.loads(data) if data is not None else {}
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise DecodeError(f"{self._path} is no JSON object", "restart the agent, which writes it")
-        return document
+def _parse(data: bytes) -> NodeNetwork:
+    try:
+        document = json.loads(data)
+        mtu = int(document.get("mtu", 0))
+        networks, ranges = (tuple(map(ip_network, document.get(key, ()))) for key in ("networks", "ranges"))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DecodeError(f"it is no node's network: {error}"[:200]) from None
+    return NodeNetwork(networks, ranges, mtu if 0 <= mtu <= _MOST_MTU else 0)

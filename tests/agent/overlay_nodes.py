@@ -4,6 +4,7 @@ Each node is a network namespace of the lab's picture, and a mount namespace who
 """
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -67,8 +68,8 @@ class Joined:
         Path("/run/cni-py").mkdir(exist_ok=True)
         Path("/var/lib/cni-py").mkdir(exist_ok=True)
         net = f"--net=/run/netns/{self.name}"
-        prefix = ("nsenter", net, "unshare", "--mount", "--propagation", "private", "sh", "-c", private, "sh")
-        options = ("--roles", "overlay", "--config", str(self.config), "--listen", "")
+        prefix = ("nsenter", net, "unshare", "--mount", "--propagation", "slave", "sh", "-c", private, "sh")
+        options = ("--roles", "attach,overlay", "--config", str(self.config), "--listen", "")
         self.agent = Agent(self.log, *options, prefix=prefix, wait=wait)
 
     def stop(self) -> None:
@@ -103,6 +104,23 @@ class Joined:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def cni(self, command: str, container: str, config: Mapping[str, Any]) -> Any:
+        """What the plugin answers to a call for the namespace of that name, on the node."""
+        assert self.agent is not None
+        environ = {
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": container,
+            "CNI_IFNAME": "eth0",
+            "CNI_NETNS": f"/run/netns/{container}",
+            "CNI_PATH": str(PROGRAM.parent),
+            "PATH": os.environ["PATH"],
+        }
+        enter = ["nsenter", "-t", str(self.agent.pid), "--net", "--mount", *PYTHON, str(PROGRAM)]
+        text = json.dumps(config).encode()
+        done = subprocess.run(enter, input=text, env=environ, check=False, capture_output=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout or b"null")
 
     def desired(self, peers: list[Node], of: Network) -> NodeState:
         """What the node should have."""

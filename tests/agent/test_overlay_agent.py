@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from agent.overlay_nodes import cluster, eventually, settings, write_record
-from netns.overlay_lab import carry, member, network
+from netns.overlay_lab import carry, member, network, place
+from netns.plugin import netns as make_netns
 
 pytestmark = pytest.mark.sudo
 
@@ -55,3 +56,32 @@ def test_peers_come_change_and_go(tmp_path: Path) -> None:
         eventually(lambda: one.settled([*made.records, moved], of), "n3 has moved")
         (made.directory / "n3.json").unlink()
         eventually(lambda: one.settled(made.records, of), "n3 is gone")
+
+
+def test_a_pod_gets_its_nodes_networks_and_mtu(tmp_path: Path) -> None:
+    """One configuration for all nodes, without ranges and MTU; pods of other nodes see its own address."""
+    with cluster(tmp_path, member(1), member(2), of=settings("vxlan")) as made:
+        made.start()
+        made.settle(network("vxlan"))
+        config = {
+            "cniVersion": "1.1.0",
+            "name": "net",
+            "type": "cni-py",
+            "ipMasq": True,
+            "ipam": {"type": "cni-py-ipam", "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]},
+        }
+        pods = []
+        for one in made.nodes:
+            name = f"p{one.name}"
+            config["ipam"]["dataDir"] = f"/run/{one.name}/leases"  # type: ignore[index]  # one /run for all here
+            config["stateDir"] = f"/run/{one.name}/state"
+            make_netns(name)
+            result = one.cni("ADD", name, config)
+            assert result["interfaces"][-1]["mtu"] == 1450
+            pods.append(place(name, result))
+        assert str(pods[0].ip4) == "10.244.1.2"
+        assert str(pods[1].ip6) == "fd44:0:2::2"
+        for version in (4, 6):
+            carry(pods[0], pods[1], version)
+        for one in made.nodes:
+            one.cni("DEL", f"p{one.name}", config)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from netns.nat_lab import Place, ip, sysctl
 from netns.plugin import Caller, install
@@ -56,6 +56,14 @@ def member(number: int, pods: Families = "46", underlay: Families = "46", *, far
         ip4 if "4" in underlay else None,
         ip6 if "6" in underlay else None,
     )
+
+
+def place(name: str, result: Any) -> Place:
+    """The namespace of that name with the addresses that an ADD gave it."""
+    addresses = [entry["address"].split("/")[0] for entry in result["ips"]]
+    ip4 = next((IPv4Address(one) for one in addresses if ":" not in one), IPv4Address(0))
+    ip6 = next((IPv6Address(one) for one in addresses if ":" in one), IPv6Address(0))
+    return Place(name, netns.open_path(f"/run/netns/{name}"), ip4, ip6, "eth0")
 
 
 @dataclass
@@ -107,10 +115,7 @@ class Member:
             result = Caller(self.path, name, f"/run/netns/{name}").add(
                 {**config, "stateDir": f"/run/{self.node.name}/state"}
             )
-        addresses = [entry["address"].split("/")[0] for entry in result["ips"]]
-        ip4 = next((IPv4Address(one) for one in addresses if ":" not in one), IPv4Address(0))
-        ip6 = next((IPv6Address(one) for one in addresses if ":" in one), IPv6Address(0))
-        return Place(name, netns.open_path(f"/run/netns/{name}"), ip4, ip6, "eth0")
+        return place(name, result)
 
     def ip(self, *words: str) -> None:
         """Run iproute2 on the node."""
