@@ -21,6 +21,12 @@ def cli(arguments: list[str]) -> None:
         sys.exit(1)
 
 
+_output = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+_config = click.option(
+    "--config", default="/etc/cni-py/config.yaml", show_default=True, metavar="FILE", help="of the overlay"
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="cni-py")
 def _commands() -> None:
@@ -29,7 +35,7 @@ def _commands() -> None:
 
 @_commands.command()
 @click.option("--roles", default="attach", show_default=True, help="what it does: attach, overlay, or both")
-@click.option("--config", default="/etc/cni-py/config.yaml", show_default=True, metavar="FILE", help="of the overlay")
+@_config
 @click.option(
     "--listen",
     default="127.0.0.1:9761",
@@ -63,7 +69,7 @@ def agent(  # an option each
 
 
 @_commands.command()
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@_output
 def status(output: str) -> None:
     """The agent, its calls and errors, pools and attachments. Exits 1 where no agent answers."""
     from cni_py.cmd.status import look, render
@@ -71,6 +77,30 @@ def status(output: str) -> None:
     found = look()
     click.echo(json.dumps(found, indent=2) if output == "json" else render(found), nl=output == "json")
     sys.exit(0 if found["agent"] else 1)
+
+
+@_commands.command()
+@_config
+@_output
+def routes(config: str, output: str) -> None:
+    """Where this node's kernel sends packets for pods of other nodes."""
+    from cni_py.cmd.routes import read_routes, table
+    from cni_py.cmd.status import columns
+
+    found = read_routes(config)
+    click.echo(json.dumps(found, indent=2) if output == "json" else "\n".join(columns(table(found))))
+
+
+@_commands.command()
+@_config
+@_output
+def plan(config: str, output: str) -> None:
+    """What the agent would change in the kernel now, and change nothing. Exits 1 if that is anything."""
+    from cni_py.cmd.routes import planned
+
+    steps = planned(config)
+    click.echo(json.dumps(steps, indent=2) if output == "json" else "\n".join(steps) or "nothing to do")
+    sys.exit(1 if steps else 0)
 
 
 @_commands.command()

@@ -75,7 +75,7 @@ def render(status: Mapping[str, Any]) -> str:
         ("last errors", _errors(status.get("errors", []))),
     ):
         if len(table) > 1:
-            lines += ["", f"{title}:", *_columns(table)]
+            lines += ["", f"{title}:", *columns(table)]
     if status["damaged"]:
         lines += ["", "records that cannot be read:", *(f"  {line}" for line in status["damaged"])]
     return "".join(f"{_printable(line)}\n" for line in lines)
@@ -146,7 +146,7 @@ def _errors(errors: Sequence[Mapping[str, Any]]) -> list[Sequence[str]]:
     ]
 
 
-def _columns(rows: Sequence[Sequence[object]]) -> list[str]:
+def columns(rows: Sequence[Sequence[object]]) -> list[str]:
     """The rows, indented, each column as wide as it must be; the last may be long."""
     last = len(rows[0]) - 1
     cells = [[_printable(str(cell))[: None if at == last else _CELL] for at, cell in enumerate(row)] for row in rows]

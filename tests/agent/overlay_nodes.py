@@ -95,14 +95,19 @@ class Joined:
         found: dict[str, Any] = json.loads(self.command("status", "-o", "json"))["overlay"]
         return found
 
-    def command(self, *words: str) -> str:
-        """What `cni-py` prints on the node."""
+    def saved(self, names: set[str]) -> bool:
+        """True if these are the nodes that it would know after a reboot."""
+        file = self.directory.parent / f"{self.name}.state" / "nodes.json"
+        return file.exists() and set(json.loads(file.read_text())["nodes"]) == names
+
+    def command(self, *words: str, status: int = 0) -> str:
+        """What `cni-py` prints on the node, and ends with that status."""
         assert self.agent is not None
         enter = ("nsenter", "-t", str(self.agent.pid), "--net", "--mount")
         done = subprocess.run(
             [*enter, *PYTHON, str(PROGRAM), *words], check=False, capture_output=True, text=True, timeout=60
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 
     def cni(self, command: str, container: str, config: Mapping[str, Any]) -> Any:

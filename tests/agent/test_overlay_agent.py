@@ -1,5 +1,7 @@
 """The agent's role overlay on real nodes: it joins, follows, repairs, and its end cuts nobody off."""
 
+import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,33 @@ def test_a_pod_gets_its_nodes_networks_and_mtu(tmp_path: Path) -> None:
             carry(pods[0], pods[1], version)
         for one in made.nodes:
             one.cni("DEL", f"p{one.name}", config)
+
+
+def test_routes_and_plan_tell_what_is_and_what_would_be(tmp_path: Path) -> None:
+    """On a live node, as text and as JSON; a dry run changes nothing."""
+    with cluster(tmp_path, member(1), member(2), of=settings("vxlan")) as made:
+        made.start()
+        made.settle(network("vxlan"))
+        one = made.nodes[0]
+        eventually(lambda: one.saved({"n1", "n2"}), "the nodes are on disk")
+        config = ("--config", str(one.config))
+        found = {route["pods"]: route for route in json.loads(one.command("routes", *config, "-o", "json"))}
+        assert found["10.244.2.0/24"] == {
+            "pods": "10.244.2.0/24",
+            "peer": "n2",
+            "by": "vxlan",
+            "device": "cpyvx4",
+            "to": "192.0.2.2",
+            "mtu": 1450,
+            "metric": 142,
+        }
+        assert found["10.244.0.0/16"]["by"] == "unreachable"
+        assert "10.244.2.0/24  n2    vxlan" in one.command("routes", *config)
+        assert one.command("plan", *config) == "nothing to do\n"
+        one.agent.signal(signal.SIGSTOP)  # type: ignore[union-attr]
+        one.ip("link del cpyvx4")
+        steps = json.loads(one.command("plan", *config, "-o", "json", status=1))
+        assert "make vxlan 'cpyvx4'" in steps
+        assert not one.settled(made.records, network("vxlan"))
+        assert "no way" not in one.command("routes", *config)
+        one.agent.signal(signal.SIGCONT)  # type: ignore[union-attr]
