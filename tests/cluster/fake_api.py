@@ -52,7 +52,7 @@ class FakeApi:
         self.token_file.write_text("first\n")
         self._watchers: list[asyncio.Queue[bytes | None]] = []
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._runner: web.AppRunner | None = None
         self._demanding = False
         self.port = 0

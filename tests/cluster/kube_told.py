@@ -82,14 +82,15 @@ def reflecting(api: FakeApi, timing: Timing = QUICK, most_bytes: int = 0) -> Ite
             loop.run_until_complete(task)
         loop.close()
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield told
     finally:
         with suppress(RuntimeError):  # it ended by itself, of which the exception tells
             loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
 
 
 class _Metadata(msgspec.Struct):

@@ -191,10 +191,11 @@ def test_what_is_there_is_not_written(api: FakeApi) -> None:
     source.joined()
     source.start(told)
     told.next()
-    put(api, 2)  # it is seen later than all that could be missing
-    told.next()
+    source.publish(replace(OWN, ip4=IPv4Address("192.0.2.99")))
+    patch = api.next("patch")  # the first
     source.stop()
-    assert [kind for kind, _ in api.asked.queue] == ["initial"]
+    assert "192.0.2.99" in patch["metadata"]["annotations"]["cni-py.dev/node"]
+    assert "status" not in patch
 
 
 def test_a_node_that_is_not_there_yet(api: FakeApi) -> None:

@@ -122,6 +122,8 @@ def test_after_a_gap_only_differences_are_told(api: FakeApi, end: bytes) -> None
         api.next("initial")
         api.put(changed("kept", "z"))
         assert told.next() == seen("kept", "z")
+        reasons = [reason for reason in told.troubles.queue if reason]
+        assert bool(reasons) == (end == error(500))  # a version that is too old is nobody's trouble
 
 
 def test_a_watch_that_is_too_old_for_the_server(api: FakeApi) -> None:
