@@ -7,6 +7,7 @@ As a normal user `./dev test` starts pytest inside a user namespace, in which ne
 import ctypes
 import os
 import subprocess
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -76,10 +77,18 @@ def fresh_namespaces() -> Iterator[None]:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         yield
     finally:
+        _await_lone_thread()
         for fd, kind in kept:
             _call("setns", fd, kind)
             os.close(fd)
         os.chdir(cwd)
+
+
+def _await_lone_thread() -> None:
+    """Threads that were joined are gone from the kernel as well: a process with several may not change its mounts."""
+    deadline = time.monotonic() + 5
+    while len(list(Path("/proc/self/task").iterdir())) > 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 _KINDS = (("net", CLONE_NEWNET), ("mnt", CLONE_NEWNS))

@@ -4,7 +4,6 @@ Both look by themselves, with the configuration and the last good set of nodes o
 beside an agent and without one.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from cni_py.cmd.overlay import DiskMemory, node_name, read_settings
@@ -39,9 +38,7 @@ def planned(config: str) -> list[str]:
     nodes = DiskMemory(settings).recall()
     said = nodes.get(name)
     if said is None:
-        raise UnavailableError(
-            f"no source has said yet which pod networks {name} has", "start the agent: cni-py status"
-        )
+        raise UnavailableError(f"nobody has said yet which pod networks {name} has", "start the agent: cni-py status")
     kernel = OverlayKernel()
     try:
         wanted = {one for one in (settings.node.ipv4, settings.node.ipv6, said.ip4, said.ip6) if one}
@@ -87,7 +84,7 @@ def _way(route: LinkRoute, state: NodeState) -> tuple[str, str]:
     if route.link not in DEVICES:
         return "plain", str(route.gw or "")
     macs = {(one.link, one.address): one.mac for one in state.neighbours}
-    ends: Mapping[tuple[str, str], str] = {(one.link, one.mac): str(one.dst) for one in state.fdb}
+    ends = {(one.link, one.mac): str(one.dst) for one in state.fdb}
     mac = macs.get((route.link, route.gw), "") if route.gw is not None else ""
     return "vxlan", ends.get((route.link, mac), "no way: its neighbour or forwarding entry is missing")
 
