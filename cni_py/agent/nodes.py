@@ -19,6 +19,7 @@ from math import inf
 from typing import Any, Protocol
 
 from cni_py.agent.conditions import Conditions
+from cni_py.agent.probe import Prober
 from cni_py.agent.reconcile import Outcome, Reconciler, Wish
 from cni_py.kernel.overlay_facts import facts
 from cni_py.model.errors import CniPyError
@@ -100,6 +101,7 @@ class Nodes:
         self._backends = backends
         self._repaired, self._joined = repaired, joined
         self.conditions = Conditions()
+        self.prober = Prober(who.probe_port, who.probe_seconds, self.conditions)
         self.standing = Standing()
         self._guard = threading.Lock()
         self._said: View | None = None
@@ -122,11 +124,13 @@ class Nodes:
         self._restore()
         self._guarded(changed=True, foreign=False)
         self._thread.start()
+        self.prober.start()
         self._source.start(self)
 
     def stop(self) -> None:
         """Nothing is done any more; the kernel keeps all."""
         self._source.stop()
+        self.prober.stop()
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         self._save()
@@ -136,9 +140,9 @@ class Nodes:
         """What all nodes agree on."""
         return self._work.network
 
-    def liveness(self, name: str) -> Mapping[str, Any]:  # noqa: ARG002
+    def liveness(self, name: str) -> Mapping[str, Any]:
         """What is known of the way to a peer by probing it."""
-        return {"rtt_ms": None, "loss": None, "path_mtu": None, "problem": ""}
+        return self.prober.of(name)
 
     def changed(self, view: View) -> None:
         """See Sink."""
@@ -285,6 +289,7 @@ class Nodes:
         self.standing = replace(self.standing, wish=wish, passes=self.standing.passes + 1, last_ms=ms)
         if outcome.whole:
             self.standing = replace(self.standing, last_whole_ms=ms)
+        self.prober.peers(wish.own, wish.peers, self._work.network, wish.facts)
         self._tell(wish)
 
     def _tell(self, wish: Wish) -> None:

@@ -121,6 +121,7 @@ class Settings(_Part):
     network: NetworkSettings
     peers: PeerSettings = PeerSettings()
     probe_port: int = Field(9762, ge=0, le=65535, description="UDP port of the probes between agents; 0 for none")
+    probe_seconds: float = Field(10.0, ge=0.1, le=3600, description="from one probe of a peer to the next, at least")
     state_dir: Path = Field(Path("/var/lib/cni-py"), description="where the last good set of nodes is kept")
 
 

@@ -59,7 +59,7 @@ def open_nodes(settings: Settings, repaired: Callable[[str, int], None], joined:
     """Raises CniPyError for what no waiting mends."""
     network, name = settings.network.network(), node_name(settings)
     node = settings.node
-    who = Identity(name, node.interface, node.ipv4, node.ipv6, settings.probe_port)
+    who = Identity(name, node.interface, node.ipv4, node.ipv6, settings.probe_port, settings.probe_seconds)
     memory = DiskMemory(settings)
     source = _source(settings, name, memory)
     backends = possible_backends()

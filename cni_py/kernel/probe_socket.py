@@ -117,9 +117,9 @@ class ProbeSocket:
                 count, ancillary, flags, sender = self._socket.recvmsg_into((self._room,), 256)
             except BlockingIOError:
                 return None
-            except OSError:  # an error of an earlier packet, told once
+            except OSError:  # an error of an earlier packet; what is still there makes the socket readable
                 self._collect()
-                continue
+                return None
             if flags & socket.MSG_TRUNC:
                 continue
             return Received(memoryview(self._room)[:count], sender[0], sender[1], self._to(ancillary))

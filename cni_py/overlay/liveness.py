@@ -160,9 +160,8 @@ class Sight:
             return f"packets of {sizes.lost} bytes are lost on the way, small ones pass; pods have {where.mtu}"
         less = f" ({where.tunnel} takes {where.overhead} of it)" if where.overhead else ""
         what = "do not fit the way, and its routers say so" if sizes.told else "are lost on the way"
-        return (
-            f"packets of more than {sizes.path} bytes {what}: the path's MTU is {outside}{less}, pods have {where.mtu}"
-        )
+        path = f"the path's MTU is {sizes.path + where.overhead}{less}"
+        return f"packets of more than {sizes.path} bytes {what}: {path}, pods have {where.mtu}"
 
     def _loss(self) -> str:
         for track, way in ((self.under, "on the underlay"), (self.over, "through the tunnel")):

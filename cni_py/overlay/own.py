@@ -13,13 +13,17 @@ Address = TypeVar("Address", IPv4Address, IPv6Address)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the operator says of a node: its name, and where he wants it reached; "" and None leave the choice to us."""
+    """What the operator says of a node: its name, and where he wants it reached; "" and None leave the choice to us.
+
+    Its peers are probed every `probe_seconds`, at `probe_port` it answers theirs.
+    """
 
     name: str
     interface: str = ""
     ip4: IPv4Address | None = None
     ip6: IPv6Address | None = None
     probe_port: int = 0
+    probe_seconds: float = 10.0
 
 
 def own_node(who: Identity, said: Node, network: Network, facts: Facts) -> Node:
