@@ -41,6 +41,15 @@ class Wish:
     peers: Mapping[str, Node]
     facts: Facts
 
+    def same_as(self, other: "Wish | None") -> bool:
+        """True if it is the same; peers are, if they are the same objects, as a source's are that says no more."""
+        return (
+            other is not None
+            and (self.own, self.facts) == (other.own, other.facts)
+            and len(self.peers) == len(other.peers)
+            and all(other.peers.get(name) is peer for name, peer in self.peers.items())
+        )
+
 
 @dataclass(slots=True)
 class Reconciler:
@@ -52,19 +61,26 @@ class Reconciler:
     events: OverlayEvents
     _done: Wish | None = field(default=None, init=False)
     _shared: NodeState = field(default_factory=NodeState, init=False)
-
-    def look(self, wish: Wish, *, prune: bool = True) -> tuple[NodeState, tuple[Op, ...]]:
-        """What is to be, and the steps from what is there. Raises CniPyError."""
-        desired = plan(wish.own, list(wish.peers.values()), self.network, wish.facts)
-        return desired, converge(desired, self.kernel.read(DEVICES, desired.sysctls), prune=prune)
+    _planned: Wish | None = field(default=None, init=False)
+    _desired: NodeState = field(default_factory=NodeState, init=False)
+    _sources: Change = field(default_factory=lambda: Change((), ()), init=False)
+    _clean: NodeState | None = field(default=None, init=False)  # read when there was nothing to do for the planned wish
 
     def whole(self, wish: Wish, *, prune: bool) -> Outcome:
         """Everything is read and made so. Raises CniPyError if nothing could be done at all."""
         self._done = None
-        desired, ops = self.look(wish, prune=prune)
+        if not wish.same_as(self._planned):
+            self._clean = None
+            self._desired = plan(wish.own, list(wish.peers.values()), self.network, wish.facts)
+            self._sources = self._all_sources(wish)
+            self._planned = wish
+        desired, observed = self._desired, self.kernel.read(DEVICES, self._desired.sysctls)
+        # Nearly always nothing has changed: what is read is then, one by one, what was read before.
+        ops = () if prune and observed == self._clean else converge(desired, observed, prune=prune)
+        self._clean = observed if prune and not ops else None
         guarded, unguarded = 0, ""
         try:  # before anything leads to a new peer
-            guarded = self.guard.hold(guard.everything(self.network, guard.sources(wish.peers.values())))
+            guarded = self.guard.hold(self._sources)
         except CniPyError as error:
             unguarded = f"{error.message}; {error.details}"
         self.events.expect(ops)
@@ -89,19 +105,20 @@ class Reconciler:
         come, gone = guard.sources(after) - guard.sources(before), guard.sources(before) - guard.sources(after)
         ops = converge(new, old)
         if come:
-            self.guard.change(guard.allow(self.network, come), self._all_sources(wish))
+            self.guard.change(guard.allow(self.network, come), lambda: self._all_sources(wish))
         self.events.expect(ops)
         refused = self.kernel.apply(ops)
         if gone:
             with suppress(KernelError):  # nothing leads there any more; the next whole pass tries again
-                self.guard.change(guard.forbid(self.network, gone), self._all_sources(wish))
+                self.guard.change(guard.forbid(self.network, gone), lambda: self._all_sources(wish))
         if not refused:
             self._done = wish
         return Outcome(ops, refused)
 
     def doubt(self) -> None:
-        """The next pass is a whole one."""
+        """The next pass is a whole one, and takes nothing for known."""
         self._done = None
+        self.guard.doubt()
 
     def _all_sources(self, wish: Wish) -> Change:
         return guard.everything(self.network, guard.sources(wish.peers.values()))

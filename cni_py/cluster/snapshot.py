@@ -1,10 +1,13 @@
-"""The last good view of a source as bytes: a node that boots while the source is away still knows its peers."""
+"""The last good view of a source as bytes: a node that boots while the source is away still knows its peers.
+
+A line of JSON for the whole, then one for each node: thousands of them are never there as one document.
+"""
 
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cni_py.cluster.record import from_document, render
+from cni_py.cluster.record import parse, render
 from cni_py.model.errors import DecodeError
 from cni_py.model.overlay import Node
 
@@ -13,22 +16,21 @@ VERSION = 1
 
 def dump(nodes: Mapping[str, Node], cluster: str) -> bytes:
     """The nodes of a cluster."""
-    records = {
-        name: {**json.loads(render(node, cidrs=True)), "uid": node.uid, "since": node.since}
-        for name, node in nodes.items()
-    }
-    return json.dumps({"version": VERSION, "cluster": cluster, "nodes": records}).encode()
+    lines = [json.dumps({"version": VERSION, "cluster": cluster})]
+    lines += [json.dumps([name, one.uid, one.since, render(one, cidrs=True)]) for name, one in nodes.items()]
+    return "\n".join(lines).encode()
 
 
 def load(data: bytes, cluster: str) -> dict[str, Node]:
     """The nodes that `dump` wrote for that cluster; none of another. Raises DecodeError for what it never wrote."""
     try:
-        document = json.loads(data)
-        if document["version"] != VERSION or document["cluster"] != cluster:
+        head, *lines = data.split(b"\n")
+        if json.loads(head) != {"version": VERSION, "cluster": cluster}:
             return {}
-        return {
-            name: replace(from_document(one, name, cluster), uid=str(one["uid"]), since=int(one["since"]))
-            for name, one in document["nodes"].items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        found = {}
+        for line in lines:
+            name, uid, since, record = json.loads(line)
+            found[name] = replace(parse(record, name, cluster), uid=str(uid), since=int(since))
+    except (ValueError, TypeError, RecursionError) as error:
         raise DecodeError(f"it is no snapshot of nodes: {error}"[:200], "remove it") from None
+    return found

@@ -76,7 +76,7 @@ class DiskMemory:
 
     def __init__(self, settings: Settings) -> None:
         self._cluster = settings.network.cluster
-        self._nodes = WholeFile(settings.state_dir / "nodes.json")
+        self._nodes = WholeFile(settings.state_dir / "nodes")
         self._networks = settings.network.cidrs
         self._node = NodeFile()
 

@@ -1,5 +1,7 @@
 """The table of the tunnels' guard in the kernel: whole at once, or one change; over a socket of its own."""
 
+from collections.abc import Callable
+
 from cni_py.kernel import nft, nft_mend
 from cni_py.model.nft import Change, Layout
 
@@ -10,6 +12,8 @@ class TunnelGuard:
     def __init__(self, known: Layout) -> None:
         self._known = known
         self._socket = nft.connect()
+        self._held: Change | None = None
+        self._generation = 0  # of all nftables in the namespace, when the table was exactly so
 
     @property
     def port(self) -> int:
@@ -20,12 +24,19 @@ class TunnelGuard:
         """The socket is gone, the table stays."""
         self._socket.close()
 
+    def doubt(self) -> None:
+        """Somebody may have changed the table."""
+        self._held = None
+
     def hold(self, wanted: Change) -> int:
         """The table is exactly so, or gone if nothing is wanted; how much had to be mended."""
+        if wanted is self._held and nft.generation(self._socket) == self._generation:
+            return 0
         known = wanted.layouts or (self._known,)
         done = nft_mend.mend(self._socket, known, wanted)
+        self._held, self._generation = wanted, nft.generation(self._socket)
         return done.rebuilt + done.added + done.removed
 
-    def change(self, change: Change, whole: Change) -> None:
+    def change(self, change: Change, whole: Callable[[], Change]) -> None:
         """One change in it; where somebody took the table away, `whole` is what else is in it."""
-        nft.commit(self._socket, change, lambda: whole)
+        nft.commit(self._socket, change, whole)

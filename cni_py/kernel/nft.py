@@ -127,6 +127,11 @@ def _absent(socket: NetlinkSocket, layouts: Iterable[Layout]) -> set[Table]:
     return {one.table for one in layouts if not _read(socket, nft_wire.get_set(one.marker))}
 
 
+def generation(socket: NetlinkSocket) -> int:
+    """A number that is another after each transaction of anybody."""
+    return nft_wire.decode_generation(socket.request(nft_wire.get_generation())[0])
+
+
 def table_exists(socket: NetlinkSocket, table: Table) -> bool:
     """True if the table is there."""
     return bool(_read(socket, nft_wire.get_table(table)))
@@ -162,11 +167,11 @@ def remove_if_empty(socket: NetlinkSocket, layouts: Iterable[Layout]) -> tuple[T
     removed: list[Table] = []
     for layout in layouts:
         for _ in range(_ATTEMPTS):
-            generation = nft_wire.decode_generation(socket.request(nft_wire.get_generation())[0])
+            before = generation(socket)
             if not table_exists(socket, layout.table) or any(elements(socket, one) for one in layout.sets):
                 break
             try:
-                _run(socket, (DestroyTable(layout.table),), generation)
+                _run(socket, (DestroyTable(layout.table),), before)
             except _Refused as refused:
                 if refused.error.errno != _ERESTART:
                     raise _explain(socket, refused) from None

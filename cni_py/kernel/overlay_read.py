@@ -61,6 +61,8 @@ class OverlayReader:
         best: list[tuple[int, str]] = []
         for family in _FAMILIES:
             for payload in self._ask("read the routes", rtnl.get_routes(family)):
+                if payload[5] == PROTOCOL_OVERLAY:  # thousands, and none of them the underlay's
+                    continue
                 route = rtnl.parse_whole_route(payload, self._name_of)
                 if route.table == TABLE_MAIN and not route.dst.prefixlen and route.link and payload[0] == family:
                     best.append((route.priority, route.link))
@@ -78,8 +80,10 @@ class OverlayReader:
         names: dict[int, str] = {seen.index: name}
         for family in _FAMILIES:
             for payload in self._ask("read the routes", rtnl.get_routes(family)):
+                if payload[5] == PROTOCOL_OVERLAY:
+                    continue
                 route = rtnl.parse_whole_route(payload, lambda index: names.get(index, ""))
-                if route.table != TABLE_MAIN or route.protocol == PROTOCOL_OVERLAY or route.dst.is_link_local:
+                if route.table != TABLE_MAIN or route.dst.is_link_local:
                     continue
                 straight = route.link == name and route.gw is None and route.dst.prefixlen
                 (prefixes if straight else elsewhere).append(route.dst)

@@ -4,13 +4,14 @@ A pod network that is another's is refused, the older owner keeps it. Who was th
 among those that are new the source's own order (`Node.since`), then the name.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from cni_py.model.overlay import Network, Node
 from cni_py.model.result import IPAddress, IPNetwork
 
-_Range = tuple[int, int, int]  # version, prefix length, the bits of the prefix
+_Span = tuple[int, int, str]  # the first address, the last, whose
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Admission:
         if node is None:
             return
         for cidr in node.cidrs:
-            self._ranges.discard(cidr)
+            self._ranges.discard(cidr, name)
         for thing in _identities(node):
             self._owners.pop(thing, None)
 
@@ -131,47 +132,32 @@ def _within(inner: IPNetwork, outer: IPNetwork) -> bool:
 
 
 class _Ranges:
-    """Disjoint ranges and whose they are; a question costs as much as an address has bits, however many there are."""
+    """Disjoint ranges and whose they are, in order; a question is a search among them."""
 
     def __init__(self) -> None:
-        self._owners: dict[_Range, str] = {}
-        self._inside: dict[_Range, int] = {}  # how many ranges are within that one
+        self._ordered: dict[int, list[_Span]] = {4: [], 6: []}
 
     def owner(self, cidr: IPNetwork) -> str:
         """Who has a range that overlaps with it, "" if nobody."""
-        for one in _enclosing(cidr):
-            if one in self._owners:
-                return self._owners[one]
-        own = _range(cidr)
-        if not self._inside.get(own):
-            return ""
-        return next(owner for one, owner in self._owners.items() if _covers(own, one))
+        first, last, _ = _span(cidr, "")
+        ordered = self._ordered[cidr.version]
+        at = bisect_left(ordered, (first,))
+        if at < len(ordered) and ordered[at][0] <= last:
+            return ordered[at][2]
+        return ordered[at - 1][2] if at and ordered[at - 1][1] >= first else ""
 
     def add(self, cidr: IPNetwork, owner: str) -> None:
         """It must overlap with none."""
-        self._owners[_range(cidr)] = owner
-        for one in _enclosing(cidr):
-            self._inside[one] = self._inside.get(one, 0) + 1
+        insort(self._ordered[cidr.version], _span(cidr, owner))
 
-    def discard(self, cidr: IPNetwork) -> None:
-        """It is nobody's."""
-        if self._owners.pop(_range(cidr), None) is None:
-            return
-        for one in _enclosing(cidr):
-            self._inside[one] -= 1
-            if not self._inside[one]:
-                del self._inside[one]
+    def discard(self, cidr: IPNetwork, owner: str) -> None:
+        """It is not that one's."""
+        ordered, span = self._ordered[cidr.version], _span(cidr, owner)
+        at = bisect_left(ordered, span)
+        if at < len(ordered) and ordered[at] == span:
+            del ordered[at]
 
 
-def _range(cidr: IPNetwork) -> _Range:
-    return cidr.version, cidr.prefixlen, int(cidr.network_address) >> (cidr.max_prefixlen - cidr.prefixlen)
-
-
-def _enclosing(cidr: IPNetwork) -> Iterable[_Range]:
-    """The range itself and all that hold it."""
-    version, length, bits = _range(cidr)
-    return [(version, shorter, bits >> (length - shorter)) for shorter in range(length, 0, -1)]
-
-
-def _covers(whole: _Range, part: _Range) -> bool:
-    return part[0] == whole[0] and part[1] >= whole[1] and part[2] >> (part[1] - whole[1]) == whole[2]
+def _span(cidr: IPNetwork, owner: str) -> tuple[int, int, str]:
+    first = int(cidr.network_address)
+    return first, first + (1 << (cidr.max_prefixlen - cidr.prefixlen)) - 1, owner

@@ -54,6 +54,7 @@ class Joined:
         self.log = directory.parent / f"{self.name}.log"
         self.configure(settings)
         self.agent: Agent | None = None
+        self.roles = "attach,overlay"
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """What its next agent reads."""
@@ -69,8 +70,14 @@ class Joined:
         Path("/var/lib/cni-py").mkdir(exist_ok=True)
         net = f"--net=/run/netns/{self.name}"
         prefix = ("nsenter", net, "unshare", "--mount", "--propagation", "slave", "sh", "-c", private, "sh")
-        options = ("--roles", "attach,overlay", "--config", str(self.config), "--listen", "")
+        options = ("--roles", self.roles, "--config", str(self.config), "--listen", "")
         self.agent = Agent(self.log, *options, prefix=prefix, wait=wait)
+
+    @property
+    def pid(self) -> int:
+        """Of its agent."""
+        assert self.agent is not None
+        return self.agent.pid
 
     def stop(self) -> None:
         """Its agent has ended, as it should."""
@@ -97,13 +104,13 @@ class Joined:
 
     def saved(self, names: set[str]) -> bool:
         """True if these are the nodes that it would know after a reboot."""
-        file = self.directory.parent / f"{self.name}.state" / "nodes.json"
-        return file.exists() and set(json.loads(file.read_text())["nodes"]) == names
+        file = self.directory.parent / f"{self.name}.state" / "nodes"
+        return file.exists() and {json.loads(line)[0] for line in file.read_text().split("\n")[1:]} == names
 
     def command(self, *words: str, status: int = 0) -> str:
         """What `cni-py` prints on the node, and ends with that status."""
         assert self.agent is not None
-        enter = ("nsenter", "-t", str(self.agent.pid), "--net", "--mount")
+        enter = ("nsenter", "-t", str(self.pid), "--net", "--mount")
         done = subprocess.run(
             [*enter, *PYTHON, str(PROGRAM), *words], check=False, capture_output=True, text=True, timeout=60
         )
@@ -121,7 +128,7 @@ class Joined:
             "CNI_PATH": str(PROGRAM.parent),
             "PATH": os.environ["PATH"],
         }
-        enter = ["nsenter", "-t", str(self.agent.pid), "--net", "--mount", *PYTHON, str(PROGRAM)]
+        enter = ["nsenter", "-t", str(self.pid), "--net", "--mount", *PYTHON, str(PROGRAM)]
         text = json.dumps(config).encode()
         done = subprocess.run(enter, input=text, env=environ, check=False, capture_output=True)
         assert done.returncode == 0, done.stdout + done.stderr
