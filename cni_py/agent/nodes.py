@@ -215,6 +215,8 @@ class Nodes:
         whole = foreign or now >= min(due.audit, due.retry, due.prune)
         if not whole and not changed and now < due.roster:
             return
+        if foreign:
+            self._work.doubt()
         if whole:
             due.audit, due.retry = now + AUDIT_SECONDS, inf
         if now >= due.prune:
@@ -225,7 +227,7 @@ class Nodes:
         outcome = None if whole else self._work.change(wish)
         if outcome is None:
             outcome = self._work.whole(wish, prune=due.prunes)
-        self._finish(wish, outcome, time.monotonic() - now, foreign=foreign)
+        self._finish(wish, outcome, time.monotonic() - now, foreign=foreign and not changed)
 
     def _wish(self, now: float, *, look: bool) -> Wish | None:
         """Who is there and believed; None as long as there is nothing to do it with."""

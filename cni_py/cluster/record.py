@@ -10,6 +10,7 @@ backends that are not known are a newer release's and are passed over.
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, get_args
 
@@ -129,7 +130,8 @@ def _cidr(value: object) -> IPNetwork:
         raise DecodeError(f"{shown(value)} is no pod network: {shown(str(error))}") from None
     if cidr is None:
         raise DecodeError(f"{shown(value)} is no pod network")
-    if not cidr.prefixlen or cidr.is_loopback or cidr.is_multicast or cidr.is_link_local:
+    first = cidr.network_address
+    if not cidr.prefixlen or first.is_loopback or first.is_multicast or first.is_link_local:
         raise DecodeError(f"{cidr} is no network for pods")
     return cidr
 
@@ -157,10 +159,16 @@ def _mac(document: Mapping[str, Any]) -> str:
 def _backends(document: Mapping[str, Any]) -> frozenset[BackendName]:
     value = document.get("backends")
     if value is None:
-        return frozenset(_BACKENDS)
+        return _shared(_BACKENDS)
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise DecodeError(f"backends: {shown(value)} is no list of names")
-    return frozenset(one for one in _BACKENDS if one in value)
+    return _shared(tuple(one for one in _BACKENDS if one in value))
+
+
+@cache
+def _shared(backends: tuple[BackendName, ...]) -> frozenset[BackendName]:
+    """One set for all nodes that have the same: of thousands each would be larger than the rest of its node."""
+    return frozenset(backends)
 
 
 def _number(document: Mapping[str, Any], key: str, most: int) -> int:
