@@ -15,7 +15,7 @@ from typing import Any
 
 from cni_py.agent.conditions import Conditions
 from cni_py.agent.probe_rounds import Outgoing, Rounds
-from cni_py.kernel.probe_socket import ProbeSocket, Received, words
+from cni_py.kernel.probe_socket import ProbeSocket, Received, heard_mtu, words
 from cni_py.model.overlay import Facts, Network, Node
 from cni_py.overlay.liveness import Health
 from cni_py.overlay.probe_wire import answer_to, parse, quoted, render
@@ -34,7 +34,7 @@ class Prober:
 
     def __init__(self, port: int, seconds: float, conditions: Conditions) -> None:
         self._port, self._conditions = port, conditions
-        self._rounds = Rounds(seconds)
+        self._rounds = Rounds(seconds, lambda ends: heard_mtu(ends.source, ends.target))
         self.ignored = {"stranger": 0, "malformed": 0, "unasked": 0}
         self._guard = threading.Lock()
         self._said: tuple[Node, Mapping[str, Node], Network, Facts] | None = None

@@ -9,7 +9,7 @@ import heapq
 import random
 import secrets
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cni_py.kernel.probe_socket import key, words
@@ -60,10 +60,13 @@ class _Sent:
 
 
 class Rounds:
-    """Not for several threads at once, but for `health`."""
+    """Not for several threads at once, but for `health`.
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    `heard_mtu` is what the kernel has heard of the path's MTU between two addresses; 0 if it cannot tell.
+    """
+
+    def __init__(self, seconds: float, heard_mtu: Callable[[Ends], int]) -> None:
+        self._seconds, self._heard_mtu = seconds, heard_mtu
         self._patience = min(ANSWER_SECONDS, seconds)
         self._nodes: Mapping[str, Node] = {}
         self._peers: dict[str, _Peer] = {}  # those of them that can be probed
@@ -154,7 +157,7 @@ class Rounds:
             return iter(())
         self._drop(token)
         if sent.large:
-            return self._missed_large(sent, now, told=number == errno.EMSGSIZE)
+            return self._missed_large(sent, now)
         track, why = _track(sent), words(number)
         if number == errno.ECONNREFUSED:
             track.missed("refused", why)
@@ -175,7 +178,7 @@ class Rounds:
                 continue
             del self._pending[token]
             if sent.large:
-                yield from self._missed_large(sent, now, told=False)
+                yield from self._missed_large(sent, now)
             else:
                 _track(sent).missed()
 
@@ -214,23 +217,25 @@ class Rounds:
 
     def _search(self, peer: _Peer, now: float) -> Iterator[Outgoing]:
         """The search goes on, or begins where few others are on."""
-        size = peer.sight.sizes.step()
+        where, sizes = peer.sight.targets, peer.sight.sizes
+        size = sizes.step()
         if size is None:
             self._searches.discard(peer)
+            if sizes.path is not None and sizes.lost is not None:
+                sizes.told = 0 < self._heard_mtu(where.over or where.under) <= sizes.path
             return
         if peer not in self._searches and len(self._searches) >= _MOST_SEARCHES:
             return
         if any(sent.peer is peer and sent.large == size for sent in self._pending.values()):
             return
         self._searches.add(peer)
-        where = peer.sight.targets
         yield self._request(peer, where.over or where.under, size, now, over=where.over is not None)
 
-    def _missed_large(self, sent: _Sent, now: float, *, told: bool) -> Iterator[Outgoing]:
+    def _missed_large(self, sent: _Sent, now: float) -> Iterator[Outgoing]:
         if not _large(sent.peer).passes:  # nothing passes, so this says nothing about sizes
             self._searches.discard(sent.peer)
             return iter(())
-        sent.peer.sight.sizes.missed(sent.large, told=told)
+        sent.peer.sight.sizes.missed(sent.large)
         return self._search(sent.peer, now)
 
     def _request(self, peer: _Peer, ends: Ends, large: int, now: float, *, over: bool) -> Outgoing:

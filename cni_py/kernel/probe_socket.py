@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 # linux/in.h, linux/in6.h; what the socket module has no names for
 _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVERR = 8, 10, 11
 _IPV6_MTU_DISCOVER, _IPV6_RECVERR = 23, 25
+_IP_MTU, _IPV6_MTU = 14, 24
 _PMTUDISC_PROBE = 3
 _PKTINFO4, _PKTINFO6 = struct.Struct("=i4s4s"), struct.Struct("=16si")
 _EXTENDED_ERROR = struct.Struct("=IBBBBII")
@@ -154,6 +155,18 @@ class ProbeSocket:
                 if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
                     return socket.inet_ntop(socket.AF_INET6, _PKTINFO6.unpack(body)[0])
         return ""
+
+
+def heard_mtu(source: IPv4Address | IPv6Address, target: IPv4Address | IPv6Address) -> int:
+    """What the kernel knows of the path's MTU, from its routes and from what others told it; 0 if there is no path."""
+    level, option = (socket.IPPROTO_IP, _IP_MTU) if target.version == 4 else (socket.IPPROTO_IPV6, _IPV6_MTU)
+    try:
+        with socket.socket(_family(target.version), socket.SOCK_DGRAM) as own:
+            own.bind((str(source), 0))
+            own.connect((str(target), 9))
+            return own.getsockopt(level, option)
+    except OSError:
+        return 0
 
 
 _ERRORS = ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR))

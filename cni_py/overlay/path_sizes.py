@@ -12,8 +12,8 @@ _TRIES = 2
 class PathSizes:
     """`wanted` is what pods may send, `least` what small probes have. All are bytes of IP packets.
 
-    `passes` is the largest known to arrive, `lost` the smallest known not to. `told` is True if somebody said so: then
-    pods hear of it as well, and send less.
+    `passes` is the largest known to arrive, `lost` the smallest known not to. `told` is True if the kernel has heard
+    of that from somebody on the way: then pods hear of it as well, and send less.
     """
 
     wanted: int
@@ -57,19 +57,19 @@ class PathSizes:
         elif not self.searching:
             self._tries = 0
 
-    def missed(self, size: int, *, told: bool = False) -> None:
-        """One of that size was not, though small ones are. `told`: an error came back that it is too large."""
+    def missed(self, size: int) -> None:
+        """One of that size was not, though small ones are."""
         if self.searching:
             if size == self.step():
-                self._count(size, told=told)
+                self._count(size)
         elif size == self.passes or (size == self.wanted and self.lost is None):
-            self._count(size, told=told)
+            self._count(size)
 
-    def _count(self, size: int, *, told: bool) -> None:
+    def _count(self, size: int) -> None:
         self._tries += 1
         if self._tries < _TRIES:
             return
-        self.lost, self.told = size, told
+        self.lost = size
         if not self.searching:
             self.passes, self.searching = self.least, True
         self._go_on()

@@ -1,5 +1,7 @@
 """Probes on real nodes: what passes is measured, and what does not is told apart and named."""
 
+import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 from agent.overlay_nodes import Cluster, Joined, cluster, eventually, settings, write_record
-from netns.nat_lab import Place
+from netns.nat_lab import Place, ip
 from netns.overlay_lab import member, network
 
 from cni_py.kernel.netns import entered
@@ -41,7 +43,7 @@ def peer(one: Joined, name: str = "n2") -> dict[str, Any]:
 
 def eventually_told(one: Joined, words: str, name: str = "n2") -> dict[str, Any]:
     """The status names the problem with the peer so."""
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def told() -> bool:
         seen.update(peer(one, name))
@@ -56,11 +58,11 @@ def eventually_told(one: Joined, words: str, name: str = "n2") -> dict[str, Any]
 
 def eventually_fine(one: Joined, mtu: int, name: str = "n2") -> dict[str, Any]:
     """Probes pass, and packets of that size."""
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def fine() -> bool:
         seen.update(peer(one, name))
-        return seen["problem"] == "" and seen["loss"] == 0 and seen["path_mtu"] == mtu
+        return (seen["problem"], seen["loss"], seen["path_mtu"]) == ("", 0, mtu)
 
     try:
         eventually(fine, "all is fine", LONG)
@@ -107,3 +109,128 @@ def test_a_filtered_tunnel_is_named(tmp_path: Path) -> None:
         assert "1 of 1 peers: n2: VXLAN packets" in conditions["probes"]
         unfiltered(two.member.place)
         eventually_fine(one, 1450)
+
+
+def test_a_path_that_swallows_large_packets_is_named_with_its_sizes(tmp_path: Path) -> None:
+    """A switch drops what is too large for a port, without a word; the bridge has 4 bytes to spare for a VLAN."""
+    with probing(tmp_path, member(1), member(2)) as made:
+        one, two = made.nodes
+        eventually_fine(one, 1450)
+        for filtering in Path("/proc/sys/net/bridge").glob("bridge-nf-call-*"):  # else br_netfilter fragments
+            filtering.write_text("0")
+        ip("link set un2 mtu 1400")
+        words = (
+            "packets of more than 1354 bytes are lost on the way: "
+            "the path's MTU is 1404 (VXLAN takes 50 of it), pods have 1450"
+        )
+        assert eventually_told(one, words)["path_mtu"] == 1354
+        eventually_told(two, words, "n1")
+        ip("link set un2 mtu 1500")
+        eventually_fine(one, 1450)
+
+
+def test_a_router_that_swallows_large_packets_and_says_nothing(tmp_path: Path) -> None:
+    """Over IPv6, whose routers never fragment, to a peer behind one; nor does its ICMP get through."""
+    with probing(tmp_path, member(1, underlay="6"), member(3, underlay="6", far=True)) as made:
+        one = made.nodes[0]
+        eventually_fine(one, 1430, "n3")
+        chain = "add table inet lab; add chain inet lab output { type filter hook output priority 0; }"
+        rule = "add rule inet lab output icmpv6 type packet-too-big drop"
+        subprocess.run(["nft", f"{chain}; {rule}"], check=True)
+        ip("link set br1 mtu 1400")
+        words = "packets of more than 1330 bytes are lost on the way: the path's MTU is 1400 (VXLAN takes 70 of it)"
+        assert eventually_told(one, words, "n3")["path_mtu"] == 1330
+
+
+def test_a_router_that_says_so_is_no_black_hole(tmp_path: Path) -> None:
+    """Its ICMP arrives, so the tunnel tells pods to send less."""
+    with probing(tmp_path, member(1, underlay="6"), member(3, underlay="6", far=True)) as made:
+        one = made.nodes[0]
+        eventually_fine(one, 1430, "n3")
+        ip("link set br1 mtu 1400")
+        assert eventually_told(one, "do not fit the way", "n3")["path_mtu"] == 1330
+
+
+def test_an_agent_that_is_stopped_is_no_black_hole(tmp_path: Path) -> None:
+    """Its kernel goes on, and says itself that nobody listens; what is wrong beyond that is still told."""
+    with probing(tmp_path, member(1), member(2)) as made:
+        one, two = made.nodes
+        eventually_fine(one, 1450)
+        two.stop()
+        seen = eventually_told(one, "its agent does not run: 192.0.2.2 refuses UDP port 9762")
+        assert "VXLAN" not in seen["problem"]
+        assert seen["loss"] == 0
+        nft(two.member.place, "input", "udp dport 4789 drop")
+        eventually_told(one, "; VXLAN packets to UDP port 4789 of 192.0.2.2 do not come through")
+        unfiltered(two.member.place)
+        two.start()
+        eventually_fine(one, 1450)
+
+
+def test_an_agent_that_hangs_is_unreachable(tmp_path: Path) -> None:
+    """Nothing tells it from a node that is down."""
+    with probing(tmp_path, member(1), member(2)) as made:
+        one, two = made.nodes
+        eventually_fine(one, 1450)
+        two.agent.signal(signal.SIGSTOP)  # type: ignore[union-attr]
+        eventually_told(one, "unreachable: 192.0.2.2 answers no probe, nor does the tunnel")
+        two.agent.signal(signal.SIGCONT)  # type: ignore[union-attr]
+        eventually_fine(one, 1450)
+
+
+def test_a_node_that_is_gone_is_unreachable(tmp_path: Path) -> None:
+    """After a while all that is counted is lost."""
+    with probing(tmp_path, member(1), member(2), member(3, far=True)) as made:
+        one = made.nodes[0]
+        eventually_fine(one, 1450)
+        ip("link del un2")
+        eventually_told(one, "unreachable: 192.0.2.2")
+        eventually(lambda: peer(one)["loss"] == 1, "all is lost", LONG)
+        eventually_fine(one, 1450, "n3")
+
+
+def test_a_filtered_port_of_probes_is_not_taken_for_the_tunnels(tmp_path: Path) -> None:
+    """On the underlay alone, in one direction, and by a firewall of this node."""
+    with probing(tmp_path, member(1), member(2)) as made:
+        one, two = made.nodes
+        eventually_fine(one, 1450)
+        nft(two.member.place, "input", "iifname eth0 udp dport 9762 drop")
+        eventually_told(one, "UDP port 9762 of 192.0.2.2 does not answer on the underlay (filtered?), but the tunnel")
+        unfiltered(two.member.place)
+        eventually_fine(one, 1450)
+        nft(two.member.place, "input", "udp dport 9762 @th,104,8 1 drop")  # requests, not answers
+        eventually_told(one, "it asks, but does not answer: packets to UDP port 9762 of 192.0.2.2 are lost")
+        unfiltered(two.member.place)
+        eventually_fine(one, 1450)
+        nft(one.member.place, "output", "udp dport 9762 drop")
+        eventually_told(one, "nothing can be sent to 192.0.2.2: operation not permitted")
+
+
+def test_plain_routes_are_probed_on_the_underlay_alone(tmp_path: Path) -> None:
+    """No tunnel takes anything, so the path has to take the underlay's whole MTU."""
+    with probing(tmp_path, member(1), member(2), by="host-gw") as made:
+        assert eventually_fine(made.nodes[0], 1500)["probed"] == ["underlay"]
+
+
+def test_a_peer_that_answers_no_probes_is_not_judged(tmp_path: Path) -> None:
+    """Nothing is known, so nothing is told."""
+    with probing(tmp_path, member(1), member(2)) as made:
+        one = made.nodes[0]
+        write_record(made.directory, member(2))
+        eventually(lambda: peer(one)["probed"] == [], "n2 is not probed any more")
+        assert (peer(one)["loss"], peer(one)["problem"]) == (None, "")
+
+
+def test_a_taken_port_is_a_condition(tmp_path: Path) -> None:
+    """The node is joined without probes, and has them once the port is free."""
+    with cluster(tmp_path, member(1), member(2), of=settings("vxlan", probeSeconds=SECONDS)) as made:
+        one = made.nodes[0]
+        with entered(one.member.place.fd), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("", PORT))
+            made.start()
+            told = {found["name"]: found["text"] for found in one.status()["conditions"]}
+            assert "UDP port 9762 cannot be had for probes (address already in use)" in told["probe port"]
+        for node in made.records:
+            write_record(made.directory, node, probe=PORT)
+        eventually_fine(one, 1450)
+        assert one.status()["conditions"] == []
