@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cni_py.agent.calls import Observed
+from cni_py.agent.peer_metrics import Peers, families
 from cni_py.spec.codes import CODE
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -29,9 +30,11 @@ class Usage:
 
 
 class Metrics:
-    """The agent's metrics; all methods may be called by any thread. `usage` is asked at each exposition."""
+    """The agent's metrics; any thread may call all methods. `usage` and `peers` are asked at each exposition."""
 
-    def __init__(self, version: str, usage: Callable[[], Usage]) -> None:
+    def __init__(
+        self, version: str, usage: Callable[[], Usage], peers: Callable[[], Peers | None] | None = None
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         Info("cnipy_build", "The release that runs.", registry=registry).info({"version": version})
@@ -61,6 +64,8 @@ class Metrics:
         self._durations = {command: durations.labels(command) for command in names}
         self._requests = {command: _ByCode(requests, command) for command in names}
         registry.register(_OnDisk(usage))
+        if peers is not None:
+            registry.register(_Probed(peers))
 
     def called(self, call: Observed) -> None:
         """One more call is over."""
@@ -121,6 +126,25 @@ class _OnDisk(Collector):
             for network, value in values.items():
                 gauge.add_metric((network,), value)
             yield gauge
+
+
+class _Probed(Collector):
+    def __init__(self, peers: Callable[[], Peers | None]) -> None:
+        self._peers = peers
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing, as there are no peers yet."""
+        yield from ()
+
+    def collect(self) -> Iterator[Metric]:
+        """What the probes of this moment tell."""
+        peers = self._peers()
+        for family in families(peers) if peers is not None else ():
+            kind = CounterMetricFamily if family.name.endswith("_total") else GaugeMetricFamily
+            made = kind(family.name, family.meaning, labels=family.labels)
+            for labels, value in family.values.items():
+                made.add_metric(labels, value)
+            yield made
 
 
 def _values(counter: Counter) -> dict[str, int]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cni_py.agent.conditions import Conditions
+from cni_py.agent.peer_metrics import Peers
 from cni_py.agent.probe_rounds import Outgoing, Rounds
 from cni_py.kernel.probe_socket import ProbeSocket, Received, heard_mtu, words
 from cni_py.model.overlay import Facts, Network, Node
@@ -82,6 +83,10 @@ class Prober:
     def health(self) -> list[Health]:
         """All peers that are probed. Any thread may ask."""
         return self._rounds.health(time.monotonic())
+
+    def report(self) -> Peers:
+        """What metrics tell. Any thread may ask."""
+        return Peers(self.health(), dict(self.ignored))
 
     def _run(self) -> None:
         while not self._stopped:

@@ -83,7 +83,9 @@ class Agent:
         self._serving = False
         self._turn = Turn()
         self._warm = Warm(self._turn)
-        self.metrics = Metrics(__version__, self._census.usage)
+        self.metrics = Metrics(
+            __version__, self._census.usage, lambda: None if self._nodes is None else self._nodes.prober.report()
+        )
         calls = Calls(self._turn, self._carry_out, self._observe, Spool())
         self.server = Server(Path(frame.SOCKET), calls.serve, self._report_meanwhile)
         self._turn.stand_in = self.server.stand_in

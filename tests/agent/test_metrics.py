@@ -4,6 +4,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cni_py.agent.calls import Observed
 from cni_py.agent.metrics import Metrics, Usage
+from cni_py.agent.peer_metrics import MOST, Peers
+from cni_py.overlay.liveness import Health
 
 
 def call(command: str = "ADD", code: int = 0, seconds: float = 0.0009) -> Observed:
@@ -58,3 +60,36 @@ def test_upkeep() -> None:
     metrics.collected("lease", 3)
     assert metrics.tallies() == ({"nftables rules": 1}, {"lease": 3})
     assert samples(metrics)["cnipy_collected_total", "lease"] == 3
+
+
+def health(name: str, rtt: float | None = 0.002, problem: str = "") -> Health:
+    """A peer that loses half of what goes through the tunnel."""
+    return Health(name, {"underlay": 0.001, "overlay": rtt}, {"underlay": 0.0, "overlay": 0.5}, 1450, problem)
+
+
+def test_peers() -> None:
+    """Each has its series by the way; what is not known is no series."""
+    metrics = Metrics("1", Usage, lambda: Peers([health("n2"), health("n3", None, "lost")], {"stranger": 3}))
+    seen = samples(metrics)
+    assert seen["cnipy_peer_rtt_seconds", "n2", "overlay"] == 0.002
+    assert ("cnipy_peer_rtt_seconds", "n3", "overlay") not in seen
+    assert seen["cnipy_peer_loss_ratio", "n3", "overlay"] == 0.5
+    assert seen["cnipy_peer_path_mtu_bytes", "n2"] == 1450
+    assert [seen["cnipy_peers", state] for state in ("ok", "problem", "unknown")] == [1, 1, 0]
+    assert seen["cnipy_probes_ignored_total", "stranger"] == 3
+
+
+def test_many_peers_are_few_series() -> None:
+    """Of 5,000 only those with a problem are named, all count in the quantiles."""
+    many = [health(f"n{number}", number / 1e3, "lost" if number < 2 * MOST else "") for number in range(5000)]
+    seen = samples(Metrics("1", Usage, lambda: Peers(many)))
+    assert len(seen) < 5 * MOST + 50
+    assert ("cnipy_peer_loss_ratio", "n4000", "overlay") not in seen
+    assert ("cnipy_peer_loss_ratio", "n7", "overlay") in seen
+    assert seen["cnipy_peers_rtt_seconds", "overlay", "0.99"] == 4.95
+    assert seen["cnipy_peers_loss_ratio", "overlay"] == 0.5
+
+
+def test_no_role_overlay_no_peers() -> None:
+    """An agent of the role attach alone tells nothing of them."""
+    assert not [key for key in samples(Metrics("1", Usage, lambda: None)) if "peer" in key[0]]
