@@ -1,4 +1,4 @@
-"""./dev demo: a web server in one container, fetched from another and, by its host port, from the node.
+"""./dev demo: a web server in one container, fetched from another and by its host port; then two nodes (`nodes`).
 
 As root the containers are containerd's (runc), which calls cni-py as it would on any node. As a normal user, in a user
 namespace, they are network namespaces and the demo itself is the runtime. Either way the node is a network, mount and
@@ -17,6 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from nodes import two_nodes
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = ("cni-py", "cni-py-ipam")
@@ -261,6 +263,8 @@ def main() -> None:
             rootfs = prepare(scratch, overlay=bool(true_root))
             engine = (Containerd if true_root else Namespaces)(scratch, rootfs)
             demonstrate(engine, scratch)
+            print("Two nodes in namespaces of their own, four containers, an overlay between them:")
+            two_nodes(scratch, rootfs, say)
         finally:
             if engine is not None:
                 engine.close()
