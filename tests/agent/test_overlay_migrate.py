@@ -1,0 +1,202 @@
+"""A network changes its backend node by node, nodes restart and move, and a stream between pods loses no packet."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+from agent.in_process import MemorySource, Running
+from agent.overlay_nodes import eventually
+from netns.nat_lab import Place
+from netns.overlay_lab import Member, lab, member, network
+
+from cni_py.model.overlay import BackendName, Network, Node
+from cni_py.model.peers import View
+
+pytestmark = pytest.mark.sudo
+
+
+class Hub:
+    """What an API server is to the nodes: what one publishes all are told."""
+
+    def __init__(self, *nodes: Node) -> None:
+        self.given = {node.name: node for node in nodes}
+        self.records: dict[str, Node] = {}
+        self.sources: dict[str, MemorySource] = {}
+
+    def join(self, one: Running) -> None:
+        """The node hears what all say from now on, and is heard."""
+        name = one.member.node.name
+        self.sources[name] = one.source
+        one.source.publish = self._published  # type: ignore[method-assign]  # this is the hub's
+        self.tell()
+
+    def leave(self, name: str) -> None:
+        """It hears nothing; what it said stays."""
+        del self.sources[name]
+
+    def _published(self, node: Node) -> None:
+        self.records[node.name] = node
+        self.tell()
+
+    def tell(self) -> None:
+        """All hear how it is: of those that have not spoken only themselves know."""
+        for name, source in list(self.sources.items()):
+            own = {name: self.records.get(name, self.given[name])}
+            source.sink.changed(View(MappingProxyType({**self.records, **own})))
+
+
+class Stream:
+    """Numbered datagrams from one pod to another and back, as fast as every millisecond; what did not come back."""
+
+    def __init__(self, client: Place, server: Place) -> None:
+        self._server, self._client = server.listen(4, "udp", 7000), client.open(4, "udp")
+        self._client.connect((str(server.ip4), 7000))
+        self._client.settimeout(0.5)
+        self._server.settimeout(0.5)
+        self._over = threading.Event()
+        self.sent, self.lost = 0, 0
+        self._threads = [threading.Thread(target=one, daemon=True) for one in (self._echo, self._ask)]
+        for one in self._threads:
+            one.start()
+
+    def _echo(self) -> None:
+        while not self._over.is_set():
+            try:
+                data, peer = self._server.recvfrom(100)
+            except TimeoutError:
+                continue
+            self._server.sendto(data, peer)
+
+    def _ask(self) -> None:
+        while not self._over.is_set():
+            text = b"%d" % self.sent
+            self.sent += 1
+            try:
+                self._client.send(text)
+                while self._client.recv(100) != text:
+                    pass
+            except OSError:
+                self.lost += 1
+            time.sleep(0.001)
+
+    def close(self) -> None:
+        """It is over."""
+        self._over.set()
+        for one in self._threads:
+            one.join()
+        self._client.close()
+        self._server.close()
+
+
+@contextmanager
+def streaming(client: Place, server: Place) -> Iterator[Stream]:
+    """A stream for the block, which has begun."""
+    one = Stream(client, server)
+    try:
+        eventually(lambda: one.sent > 10, "the stream flows")
+        yield one
+    finally:
+        one.close()
+
+
+def permitting(*backends: BackendName) -> Network:
+    """The lab's network with these, the best first."""
+    return replace(network("vxlan"), backends=backends)
+
+
+def uses(one: Member, device: str) -> bool:
+    """True if routes to other nodes' pods go by that device."""
+    state = one.read(one.desired([], network("vxlan")))
+    return {route.link for route in state.routes if route.kind == "unicast"} == {device}
+
+
+def restarted(hub: Hub, before: Running, of: Network) -> Running:
+    """The role again on the same node, with another network: what an upgrade does."""
+    hub.leave(before.member.node.name)
+    before.close()
+    one = Running(before.member, of, before.memory)
+    hub.join(one)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("old", "before", "new", "device"),
+    [
+        (("vxlan",), "cpyvx4", ("gpe", "vxlan"), "cpygpe"),
+        (("gpe",), "cpygpe", ("vxlan", "gpe"), "cpyvx4"),
+        (("vxlan",), "cpyvx4", ("direct", "vxlan"), "eth0"),
+        (("direct", "vxlan"), "eth0", ("gpe", "direct", "vxlan"), "cpygpe"),
+    ],
+)
+def test_a_backend_is_changed_node_by_node(
+    old: tuple[BackendName, ...], before: str, new: tuple[BackendName, ...], device: str, tmp_path: Path
+) -> None:
+    """Each node in turn permits both; a stream goes on all the time, and in the end all use the new one."""
+    with lab(tmp_path, member(1), member(2)) as made:
+        hub = Hub(*made.nodes)
+        roles = [Running(one, permitting(*old)) for one in made.members]
+        try:
+            for role in roles:
+                hub.join(role)
+            eventually(lambda: all(uses(one, before) for one in made.members), "joined")
+            pods = [one.attach(permitting("vxlan")) for one in made.members]
+            with streaming(*pods) as stream:
+                for at in (0, 1):
+                    roles[at] = restarted(hub, roles[at], permitting(*new))
+                    eventually(lambda at=at: roles[at].nodes.standing.joined, "joined again")  # type: ignore[misc]
+                eventually(lambda: all(uses(one, device) for one in made.members), "both use the new backend")
+                sent = stream.sent
+                eventually(lambda: stream.sent > sent + 50, "the stream goes on")
+                assert stream.lost == 0
+        finally:
+            for role in roles:
+                role.close()
+
+
+def test_an_agent_that_restarts_loses_no_packet(tmp_path: Path) -> None:
+    """Five times; nor does one that is away."""
+    of = network("vxlan")
+    with lab(tmp_path, member(1), member(2)) as made:
+        hub = Hub(*made.nodes)
+        roles = [Running(one, of) for one in made.members]
+        try:
+            for role in roles:
+                hub.join(role)
+            eventually(lambda: all(uses(one, "cpyvx4") for one in made.members), "joined")
+            with streaming(*[one.attach(of) for one in made.members]) as stream:
+                for _ in range(5):
+                    roles[0] = restarted(hub, roles[0], of)
+                    eventually(lambda: roles[0].nodes.standing.joined, "joined again")
+                assert stream.lost == 0
+        finally:
+            for role in roles:
+                role.close()
+
+
+def test_a_network_that_moves_to_a_new_node_is_replaced_in_place(tmp_path: Path) -> None:
+    """A peer's address changes: the stream to the third goes on, and that to the peer comes back."""
+    of = network("gpe")
+    with lab(tmp_path, member(1), member(2), member(3)) as made:
+        hub = Hub(*made.nodes)
+        roles = [Running(one, of) for one in made.members]
+        try:
+            for role in roles:
+                hub.join(role)
+            eventually(lambda: all(uses(one, "cpygpe") for one in made.members), "joined")
+            pods = [one.attach(of) for one in made.members]
+            with streaming(pods[0], pods[2]) as stream:
+                made.members[1].ip("addr add 192.0.2.77/24 dev eth0")
+                made.members[1].ip("addr del 192.0.2.2/24 dev eth0")
+                made.members[1].ip("addr add 192.0.2.77/24 dev eth0")
+                eventually(lambda: str(hub.records["n2"].ip4) == "192.0.2.77", "the others hear of it")
+                with streaming(pods[0], pods[1]) as other:
+                    eventually(lambda: other.sent - other.lost > 20, "the pods of the moved node are back")
+                assert stream.lost == 0
+        finally:
+            for role in roles:
+                role.close()
