@@ -85,7 +85,7 @@ class Reconciler:
             unguarded = f"{error.message}; {error.details}"
         self.events.expect(ops)
         refused = self.kernel.apply(ops)
-        self._listen(wish.facts)
+        self._listen(wish.facts, learning=_learning(desired))
         if not refused and not unguarded:
             self._done, self._shared = wish, _shared(desired)
         return Outcome(ops, refused, guarded, unguarded, whole=True)
@@ -100,6 +100,8 @@ class Reconciler:
         before, after = _of(done.peers, names), _of(wish.peers, names)
         old, new = (plan(wish.own, peers, self.network, wish.facts) for peers in (before, after))
         if _shared(old) != _shared(new) or any(link not in self._shared.links for link in new.links):
+            return None
+        if _learning(old) and not set(old.fdb) <= set(new.fdb):  # what was learned of who went has to be read
             return None
         self._done = None  # until all of it is done
         come, gone = guard.sources(after) - guard.sources(before), guard.sources(before) - guard.sources(after)
@@ -123,15 +125,19 @@ class Reconciler:
     def _all_sources(self, wish: Wish) -> Change:
         return guard.everything(self.network, guard.sources(wish.peers.values()))
 
-    def _listen(self, facts: Facts) -> None:
+    def _listen(self, facts: Facts, *, learning: bool) -> None:
         def indices(names: Iterable[str]) -> list[int]:
             return [index for name in names if (index := self.kernel.index(name)) is not None]
 
-        self.events.links(indices(DEVICES), indices([facts.underlay.link]))
+        self.events.links(indices(DEVICES), indices([facts.underlay.link]), learning=learning)
 
 
 def _of(peers: Mapping[str, Node], names: Sequence[str]) -> list[Node]:
     return [peers[name] for name in names if name in peers]
+
+
+def _learning(state: NodeState) -> bool:
+    return any(link.vxlan is not None and link.vxlan.learning for link in state.links)
 
 
 def _shared(state: NodeState) -> NodeState:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cni_py.ipam import verbs
 from cni_py.ipam.ports import LeaseStore
 from cni_py.model.errors import BadEnvironmentError
-from cni_py.model.result import Result
+from cni_py.model.result import IPNetwork, Result
 from cni_py.spec import gojson
 from cni_py.spec.request import Request
 from cni_py.spec.result import render_result
@@ -19,6 +19,7 @@ from cni_py.store.leases import DiskLeaseStore
 from cni_py.store.lock import Idle
 
 if TYPE_CHECKING:
+    from cni_py.model.node_network import NodeNetwork
     from cni_py.store.lease_warm import WarmLeaseStore
 
 NAME = "cni-py-ipam"
@@ -70,9 +71,25 @@ def _with_ranges(request: Request) -> Request:
         return request
     from cni_py.store.node_file import NodeFile
 
-    ranges = [[{"subnet": str(one)}] for one in NodeFile().read().ranges]
+    known = NodeFile().read()
+    ranges = [[_range(one, known)] for one in known.ranges]
     config = {**request.config, "ipam": {**given, "ranges": ranges}}
     return replace(request, config=config, stdin=json.dumps(config).encode())
+
+
+def _range(cidr: IPNetwork, known: "NodeNetwork") -> dict[str, str]:
+    """One of the node's networks as a range. In a segment its pods have the length of the whole network.
+
+    Their gateway is the node, by its own address there, before the first that is given.
+    """
+    from cni_py.model.node_network import segment_gateway
+
+    gateway = segment_gateway(cidr, known.networks) if known.segment else None
+    if gateway is None:
+        return {"subnet": str(cidr)}
+    last = cidr.broadcast_address - 1 if cidr.version == 4 else cidr.broadcast_address
+    bounds = {"rangeStart": str(gateway.ip + 1), "rangeEnd": str(last)}
+    return {"subnet": str(gateway.network), **bounds, "gateway": str(gateway.ip)}
 
 
 def open_store() -> DiskLeaseStore:

@@ -91,7 +91,8 @@ class DiskMemory:
 
     def tell(self, own: Node, mtu: int) -> None:
         """See Memory."""
-        self._node.write(NodeNetwork(self._networks, own.cidrs, mtu))
+        segment = own.mac if "l2" in own.backends else ""  # which goes with no other
+        self._node.write(NodeNetwork(self._networks, own.cidrs, mtu, segment))
 
 
 def _source(settings: Settings, name: str, memory: DiskMemory) -> Source:

@@ -12,6 +12,7 @@ from cni_py.kernel.overlay_facts import facts, possible_backends
 from cni_py.model.converge import converge
 from cni_py.model.errors import UnavailableError
 from cni_py.model.net import LinkRoute, NodeState
+from cni_py.model.node_network import SEGMENT
 from cni_py.model.overlay import DEVICES, Node
 from cni_py.model.words import describe
 from cni_py.overlay.admit import Admission
@@ -81,6 +82,8 @@ def _way(route: LinkRoute, state: NodeState) -> tuple[str, str]:
         return "unreachable", ""
     if route.encap is not None:
         return "gpe", str(route.encap.dst)
+    if route.link == SEGMENT:
+        return "l2", "everybody"
     if route.link not in DEVICES:
         return "plain", str(route.gw or "")
     macs = {(one.link, one.address): one.mac for one in state.neighbours}

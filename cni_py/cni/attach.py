@@ -17,9 +17,9 @@ from cni_py.model.attachment import (
     ifb_name,
     macs,
 )
-from cni_py.model.errors import InvalidConfigError, PluginError
+from cni_py.model.errors import InvalidConfigError, PluginError, TryAgainError
 from cni_py.model.net import SCOPE_LINK, Shaper
-from cni_py.model.node_network import NodeNetwork
+from cni_py.model.node_network import SEGMENT, NodeNetwork
 from cni_py.model.persona import Persona
 from cni_py.model.result import Dns, IPConfig, IPInterface, IPNetwork, Result, Route
 from cni_py.spec import gojson
@@ -56,12 +56,21 @@ def key_of(request: Request) -> Key:
     return Key(request.network, request.container_id, request.ifname)
 
 
-def mode_of(conf: NetConf, persona: Persona) -> Literal["routed", "bridge"]:
+def check_place(conf: NetConf, persona: Persona, network: NodeNetwork) -> None:
+    """Raise what `mode_of` does, and TryAgainError for a container of a segment where there is none yet."""
+    if mode_of(conf, persona) == "l2" and not network.segment:
+        raise TryAgainError(
+            "this node is in no segment yet",
+            "the agent makes it: role overlay, joined, with network.backends: [l2]; see cni-py status",
+        )
+
+
+def mode_of(conf: NetConf, persona: Persona) -> Literal["routed", "bridge", "l2"]:
     """How the container is attached: as the reference plugin of that name does it, else as the configuration says.
 
     Raises InvalidConfigError for a routed network without IPAM: there is nothing to route.
     """
-    fixed: dict[Persona, Literal["routed", "bridge"]] = {Persona.PTP: "routed", Persona.BRIDGE: "bridge"}
+    fixed: dict[Persona, Literal["routed", "bridge", "l2"]] = {Persona.PTP: "routed", Persona.BRIDGE: "bridge"}
     mode = fixed.get(persona, conf.effective_mode)
     if mode == "routed" and not conf.ipam_type:
         raise InvalidConfigError("no plugin name provided", 'a routed network needs an "ipam" section with a "type"')
@@ -75,6 +84,7 @@ def plan_attachment(request: Request, conf: NetConf, persona: Persona, lease: Re
     """
     key = key_of(request)
     mode = mode_of(conf, persona)
+    bridged = mode != "routed"
     if conf.ipam_type and not lease.ips:
         raise PluginError("IPAM plugin returned missing IP config", f"look at {conf.ipam_type or 'the ipam section'}")
     host_mac, own_mac = macs(key)
@@ -82,7 +92,7 @@ def plan_attachment(request: Request, conf: NetConf, persona: Persona, lease: Re
     return Attachment(
         key=key,
         plugin=persona.value,
-        mode=mode,
+        mode="bridge" if bridged else "routed",
         netns=request.netns,
         boot=occasion.boot,
         created=occasion.now,
@@ -94,14 +104,14 @@ def plan_attachment(request: Request, conf: NetConf, persona: Persona, lease: Re
         mtu=conf.mtu or _overlay_mtu(addresses, occasion.network),
         addresses=addresses,
         routes=_routes(lease.routes, addresses, conf),
-        port=_bridge_port(conf, addresses, occasion.spare_mac) if mode == "bridge" else None,
-        dad=mode == "bridge" and conf.enabledad,
+        port=_port(conf, mode, addresses, occasion),
+        dad=bridged and conf.enabledad,
         container_up=not conf.disableContainerInterface,
         masquerade=_networks(addresses, occasion.network) if conf.ipMasq else (),
         ports=port_mappings(conf) if persona is Persona.CNI_PY else (),
         snat=conf.snat,
         masq_all=conf.masqAll,
-        macspoofchk=mode == "bridge" and conf.macspoofchk,
+        macspoofchk=bridged and conf.macspoofchk,
         antispoof=persona is Persona.CNI_PY and (conf.antispoof if conf.antispoof is not None else mode == "routed"),
         shapers=plan_shapers(conf.bandwidth, host_ifname(key), key) if persona is Persona.CNI_PY else (),
         sysctls=parse_sysctls(conf.sysctl, request.ifname),
@@ -258,6 +268,13 @@ def _networks(addresses: tuple[PodAddress, ...], of: NodeNetwork) -> tuple[IPNet
 def _overlay_mtu(addresses: tuple[PodAddress, ...], of: NodeNetwork) -> int:
     """What fits on the way to other nodes' pods; 0, the kernel's choice, where no address is among theirs."""
     return of.mtu if any(of.whole(entry.address.ip) is not None for entry in addresses) else 0
+
+
+def _port(conf: NetConf, mode: str, addresses: tuple[PodAddress, ...], occasion: Occasion) -> BridgePort | None:
+    """Of a segment's bridge only its MAC is ours to say: if it is gone for a moment, the one made is the same."""
+    if mode == "l2":
+        return BridgePort(SEGMENT, mac=occasion.network.segment, hairpin=conf.hairpinMode)
+    return _bridge_port(conf, addresses, occasion.spare_mac) if mode == "bridge" else None
 
 
 def _bridge_port(conf: NetConf, addresses: tuple[PodAddress, ...], spare_mac: str) -> BridgePort:

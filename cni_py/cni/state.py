@@ -14,7 +14,8 @@ from ipaddress import ip_interface, ip_network
 from cni_py.cni.attach import resolve_gateway
 from cni_py.model.attachment import Attachment, BridgePort, PodAddress
 from cni_py.model.errors import PluginError
-from cni_py.model.net import SCOPE_LINK, TABLE_MAIN, Address, Link, LinkRoute, NodeState, Sysctl
+from cni_py.model.net import SCOPE_LINK, TABLE_MAIN, Address, Bridge, Link, LinkRoute, NodeState, Sysctl
+from cni_py.model.node_network import SEGMENT
 from cni_py.model.ops import SetLink
 from cni_py.model.result import IPAddress, IPInterface, IPNetwork
 
@@ -135,9 +136,16 @@ def _links(attachment: Attachment) -> Iterator[Link]:
 
 def bridge_link(port: BridgePort, mtu: int) -> Link:
     """The bridge as it is made. One that exists keeps its MAC and its MTU: other ports depend on them."""
-    vlans = bool(port.vlan or port.trunk)
     return Link(
-        "host", port.bridge, "bridge", mac=port.mac, mtu=mtu, promisc=port.promisc, vlan_filtering=vlans, shared=True
+        "host",
+        port.bridge,
+        "bridge",
+        mac=port.mac,
+        mtu=mtu,
+        promisc=port.promisc,
+        vlan_filtering=bool(port.vlan or port.trunk),
+        shared=True,
+        bridge=Bridge() if port.bridge == SEGMENT else None,
     )
 
 

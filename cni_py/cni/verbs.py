@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from cni_py.cni import firewall
-from cni_py.cni.attach import key_of, mode_of, plan_attachment, plan_chained
+from cni_py.cni.attach import check_place, key_of, plan_attachment, plan_chained
 from cni_py.cni.call import CHAINED, Call, Node
 from cni_py.cni.collect import collect_stale_boot
 from cni_py.cni.outcome import chained_result, result_of
@@ -35,7 +35,7 @@ def add(call: Call, node: Node) -> Result:
         if call.persona in CHAINED:
             return _add_chained(call, node, kernel)
         _refuse_existing(call, node, kernel)
-        mode_of(conf, call.persona)
+        check_place(conf, call.persona, node.occasion.network)
         lease = Result()
         if conf.ipam_type:
             undo.push("release the address", lambda: node.delegate.run(conf.ipam_type, "DEL"))

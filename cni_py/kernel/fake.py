@@ -190,7 +190,7 @@ class FakeKernel:
                 left = tuple(seen for seen in state.neighbours if _known_by(seen) != _known_by(one))
                 return replace(state, neighbours=(*left, one) if isinstance(op, SetNeighbour) else left)
             case SetFdb(entry) | DelFdb(entry):
-                others = tuple(seen for seen in state.fdb if (seen.link, seen.mac) != (entry.link, entry.mac))
+                others = tuple(seen for seen in state.fdb if seen.place() != entry.place())
                 return replace(state, fdb=(*others, entry) if isinstance(op, SetFdb) else others)
 
     def _without(self, ns: Ns, name: str) -> NodeState:
@@ -202,7 +202,7 @@ class FakeKernel:
             gone |= {(where, link.peer) for where in (ns, other) if self._is_end(where, link.peer, name)}
         links = {one for _, one in gone}
         return NodeState(
-            links=tuple(one for one in self.state.links if (one.ns, one.name) not in gone),
+            links=tuple(_freed(one, gone) for one in self.state.links if (one.ns, one.name) not in gone),
             addresses=tuple(one for one in self.state.addresses if (one.ns, one.link) not in gone),
             routes=tuple(one for one in self.state.routes if (one.ns, one.link) not in gone),
             sysctls=tuple(one for one in self.state.sysctls if not links & set(one.key.split("/"))),
@@ -236,6 +236,11 @@ def _same(one: Address, other: Address) -> bool:
 def _place(route: LinkRoute) -> tuple[object, ...]:
     """What no two routes have in common."""
     return route.ns, route.dst, route.table, route.priority
+
+
+def _freed(link: Link, gone: set[tuple[Ns, str]]) -> Link:
+    """The link, no port any more if its bridge is among those that go."""
+    return replace(link, master="", hairpin=False, isolated=False) if (link.ns, link.master) in gone else link
 
 
 def _known_by(neighbour: Neighbour) -> tuple[object, ...]:

@@ -8,8 +8,17 @@ import struct
 from ipaddress import ip_address
 
 from cni_py.kernel import rtnl
-from cni_py.kernel.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, attr, message, parse_attrs
-from cni_py.model.net import Fdb, Neighbour
+from cni_py.kernel.netlink import (
+    NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_REPLACE,
+    attr,
+    message,
+    parse_attrs,
+)
+from cni_py.model.net import EVERYBODY, Fdb, Neighbour
 
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 _NDA_DST, _NDA_LLADDR, _NDA_CACHEINFO, _NDA_IFINDEX = 1, 2, 3, 8
@@ -19,6 +28,8 @@ _NUD_NOARP, _NUD_PERMANENT = 0x40, 0x80
 
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 _SET = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
+_APPEND = NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND
+_EVERYBODY = bytes(6)
 _INDEX = struct.Struct("=I")
 
 
@@ -48,8 +59,19 @@ def parse_neighbour(payload: bytes, link: str, index: int) -> Neighbour | None:
 
 
 def key(payload: bytes) -> bytes:
-    """What a neighbour or forwarding entry is found by: the address, or of a forwarding entry the MAC; packed."""
-    return parse_attrs(payload, _NDMSG.size).get(_NDA_LLADDR if payload[0] == rtnl.AF_BRIDGE else _NDA_DST, b"")
+    """What a neighbour or forwarding entry is found by: the address, or of a forwarding entry `entry_key`; packed."""
+    told = parse_attrs(payload, _NDMSG.size)
+    dst = told.get(_NDA_DST, b"")
+    return _entry_key(told.get(_NDA_LLADDR, b""), dst) if payload[0] == rtnl.AF_BRIDGE else dst
+
+
+def entry_key(entry: Fdb) -> bytes:
+    """The MAC, of everybody's with the node; packed."""
+    return _entry_key(_mac(entry.mac), entry.dst.packed)
+
+
+def _entry_key(mac: bytes, dst: bytes) -> bytes:
+    return mac + dst if mac == _EVERYBODY else mac
 
 
 def lasting(payload: bytes) -> bytes:
@@ -64,8 +86,9 @@ def lasting(payload: bytes) -> bytes:
 
 
 def set_fdb(entry: Fdb, index: int) -> bytes:
-    """Frames to the MAC go to that node; of a unicast MAC the kernel keeps one node, so this is the whole truth."""
-    return message(RTM_NEWNEIGH, _SET, _entry(entry, index, _NUD_NOARP | _NUD_PERMANENT))
+    """Frames to the MAC go to that node, and of a unicast MAC to no other; everybody's go to one node more."""
+    flags = _APPEND if entry.mac == EVERYBODY else _SET
+    return message(RTM_NEWNEIGH, flags, _entry(entry, index, _NUD_NOARP | _NUD_PERMANENT))
 
 
 def del_fdb(entry: Fdb, index: int) -> bytes:
@@ -79,12 +102,13 @@ def get_fdb(index: int) -> bytes:
 
 
 def parse_fdb(payload: bytes, link: str, index: int) -> Fdb | None:
-    """An answer to `get_fdb`; None for what leads to no node, or was learned and so is replaced."""
+    """An answer to `get_fdb`; None for what leads to no node."""
     _, seen, state, _, _ = _NDMSG.unpack_from(payload)
     told = parse_attrs(payload, _NDMSG.size)
-    if seen != index or not state & _NUD_PERMANENT or _NDA_DST not in told or _NDA_LLADDR not in told:
+    if seen != index or _NDA_DST not in told or _NDA_LLADDR not in told:
         return None
-    return Fdb("host", link, told[_NDA_LLADDR].hex(":"), ip_address(told[_NDA_DST]))
+    learned = not state & _NUD_PERMANENT
+    return Fdb("host", link, told[_NDA_LLADDR].hex(":"), ip_address(told[_NDA_DST]), learned)
 
 
 def _neighbour(neighbour: Neighbour, index: int) -> bytes:

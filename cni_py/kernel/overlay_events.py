@@ -3,6 +3,7 @@
 What we change ourselves is not passed on by the filter in the kernel (classic BPF), nor what pods bring about: an ADD
 wakes nobody here. Links are told apart by index, so the filter is made anew when those change. Of neighbours that are
 deleted and of all forwarding entries the kernel does not say who did it: what we are about to change is `expect`ed.
+Of links that learn, only what is permanent counts: the rest comes and goes with pods.
 """
 
 import select
@@ -30,10 +31,12 @@ _LINK, _NEIGH, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CON
 _NFTABLES = 7
 _NEWADDR, _DELADDR, _NEWROUTE, _NEWNETCONF = 20, 21, 24, 80
 _PROTOCOL_KERNEL = 2
+_NUD_PERMANENT = 0x80
 _NFT_DELETED = frozenset({10 << 8 | kind for kind in (2, 5, 8, 11, 14)})  # table, chain, rule, set, elements
 _GUARD = "cnipy_guard"
 
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _JUMP, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x05, 0x06
+_ANY_BIT = 0x45
 _PASSED, _DROPPED = (_RETURN, 0, 0, 0xFFFFFFFF), (_RETURN, 0, 0, 0)
 
 
@@ -61,6 +64,7 @@ class OverlayEvents:
         self._expected: set[bytes] = set()
         self._ours: frozenset[int] = frozenset()
         self._underlay: frozenset[int] = frozenset()
+        self._learning = False
         self._poll = select.poll()
         for one in (self._route, self._nft):
             if one is not None:
@@ -80,15 +84,15 @@ class OverlayEvents:
         """Something was told, or the time is over."""
         self._poll.poll(max(0, min(int(seconds * 1000) + 1, 1 << 30)))
 
-    def links(self, ours: Iterable[int], underlay: Iterable[int]) -> None:
-        """From now on these are the overlay's links and those that lead to other nodes, by index.
+    def links(self, ours: Iterable[int], underlay: Iterable[int], *, learning: bool = False) -> None:
+        """From now on these are the overlay's links, which may be `learning`, and those that lead to other nodes.
 
-        As long as there is no underlay, every link that comes may be it.
+        By index. As long as there is no underlay, every link that comes may be it.
         """
         now, below = frozenset(ours), frozenset(underlay)
-        if (now, below) != (self._ours, self._underlay):
-            self._ours, self._underlay = now, below
-            self._route.pass_only(_filter(self._own, now | below))
+        if (now, below, learning) != (self._ours, self._underlay, self._learning):
+            self._ours, self._underlay, self._learning = now, below, learning
+            self._route.pass_only(_filter(self._own, now | below, learning=learning))
 
     def expect(self, ops: Iterable[Op]) -> None:
         """These changes are about to be made by us: what the next `take` finds of them was not somebody else."""
@@ -97,7 +101,7 @@ class OverlayEvents:
                 case SetNeighbour(neighbour) | DelNeighbour(neighbour):
                     self._expected.add(neighbour.address.packed)
                 case SetFdb(entry) | DelFdb(entry):
-                    self._expected.add(bytes.fromhex(entry.mac.replace(":", "")))
+                    self._expected.add(neighbours.entry_key(entry))
 
     def take(self) -> Foreign:
         """What was told since the last call."""
@@ -131,7 +135,7 @@ class OverlayEvents:
         return Foreign(drift, underlay)
 
 
-def _filter(own: int, links: Collection[int]) -> list[Instruction]:
+def _filter(own: int, links: Collection[int], *, learning: bool = False) -> list[Instruction]:
     """Pass what others did: to these links (to any, if there are none), to routes that may be ours or lead to nodes."""
     matching = [step for index in sorted(links) for step in ((_EQUAL, 0, 1, _swapped("=i", index)), _PASSED)]
     by_index = [(_LOAD_WORD, 0, 0, 20), *matching, _DROPPED if links else _PASSED]
@@ -142,8 +146,11 @@ def _filter(own: int, links: Collection[int]) -> list[Instruction]:
         _PASSED,
     ]
     by_whole = [(_LOAD_WORD, 0, 0, 24), (_EQUAL, 0, 1, 0xFFFFFFFF), _PASSED, _DROPPED]  # NETCONFA_IFINDEX is -1
-    beyond = len(by_index), len(by_index) + len(by_protocol)
-    kinds = ((_NEWROUTE, beyond[0]), (rtnl.RTM_DELROUTE, beyond[0]), (_NEWNETCONF, beyond[1]))
+    by_state = [(_LOAD_HALF, 0, 0, 24), (_ANY_BIT, 1, 0, _swapped("=H", _NUD_PERMANENT)), _DROPPED, *by_index]
+    beyond = len(by_index), len(by_index) + len(by_protocol), len(by_index) + len(by_protocol) + len(by_whole)
+    kinds = [(_NEWROUTE, beyond[0]), (rtnl.RTM_DELROUTE, beyond[0]), (_NEWNETCONF, beyond[1])]
+    if learning:
+        kinds += [(neighbours.RTM_NEWNEIGH, beyond[2]), (neighbours.RTM_DELNEIGH, beyond[2])]
     tests: list[Instruction] = []
     for number, (kind, target) in enumerate(kinds):
         left = 2 * (len(kinds) - number - 1)
@@ -156,6 +163,7 @@ def _filter(own: int, links: Collection[int]) -> list[Instruction]:
         *by_index,
         *by_protocol,
         *by_whole,
+        *(by_state if learning else []),
     ]
 
 

@@ -15,7 +15,18 @@ from cni_py.kernel import neighbours, rtnl
 from cni_py.kernel.errnos import translate
 from cni_py.kernel.netlink import NetlinkError, NetlinkSocket
 from cni_py.kernel.sysctl import read_sysctl
-from cni_py.model.net import PROTOCOL_OVERLAY, TABLE_MAIN, Address, Fdb, Link, LinkRoute, Neighbour, NodeState, Sysctl
+from cni_py.model.net import (
+    PROTOCOL_OVERLAY,
+    TABLE_MAIN,
+    Address,
+    Fdb,
+    Link,
+    LinkKind,
+    LinkRoute,
+    Neighbour,
+    NodeState,
+    Sysctl,
+)
 from cni_py.model.overlay import Underlay
 from cni_py.model.result import IPAddress, IPNetwork
 
@@ -24,6 +35,7 @@ T = TypeVar("T")
 _SIOCGIFNAME = 0x8910
 _IFREQ = struct.Struct("16si20x")
 _FAMILIES = (rtnl.AF_INET, rtnl.AF_INET6)
+_KINDS: dict[str, LinkKind] = {"vxlan": "vxlan", "bridge": "bridge"}
 
 
 class OverlayReader:
@@ -41,7 +53,7 @@ class OverlayReader:
         seen = [link for name in names if (link := self._link(name)) is not None]
         self._forget_if_renamed(seen)
         state = NodeState(
-            links=tuple(map(_as_link, seen)),
+            links=tuple(_as_link(link, self._name_of(link.master) if link.master else "") for link in seen),
             addresses=tuple(one for link in seen for one in self._addresses(link)),
             routes=tuple(self._own_routes()),
             sysctls=tuple(_sysctls(sysctls)),
@@ -182,15 +194,18 @@ class _Answers(Generic[T]):
         self._before, self._now = self._now, {}
 
 
-def _as_link(seen: rtnl.SeenLink) -> Link:
+def _as_link(seen: rtnl.SeenLink, master: str) -> Link:
     return Link(
         "host",
         seen.name,
-        "vxlan" if seen.kind == "vxlan" else "other",
+        _KINDS.get(seen.kind, "other"),
         mac=seen.mac,
         mtu=seen.mtu,
         up=bool(seen.flags & rtnl.IFF_UP),
+        master=master,
+        isolated=seen.isolated,
         vxlan=seen.vxlan,
+        bridge=seen.bridge,
     )
 
 

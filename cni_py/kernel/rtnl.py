@@ -6,7 +6,7 @@ Numbers: linux/rtnetlink.h, if_link.h, if_addr.h.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
@@ -22,7 +22,7 @@ from cni_py.kernel.netlink import (
     nested,
     parse_attrs,
 )
-from cni_py.model.net import PROTOCOL_ATTACHMENT, Address, Link, LinkRoute, Vxlan
+from cni_py.model.net import PROTOCOL_ATTACHMENT, Address, Bridge, Link, LinkRoute, Vxlan
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
@@ -34,7 +34,8 @@ OPER_UP = 6
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_PROTINFO, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 12, 16
 IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_EXT_MASK, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 18, 28, 29, 31, 32
-IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_BR_VLAN_FILTERING = 1, 2, 1, 7
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_DATA, VETH_INFO_PEER = 1, 2, 5, 1
+IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING, IFLA_BR_MCAST_SNOOPING = 5, 7, 23
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 _IFLA_LINK_NETNSID = 37
 _IFLA_AF_SPEC, _IFLA_BRIDGE_FLAGS, _IFLA_BRIDGE_VLAN_INFO, _BRIDGE_FLAGS_MASTER = 26, 0, 2, 1
@@ -78,8 +79,10 @@ class SeenLink:
     master: int
     peer: int
     vlan_filtering: bool
+    isolated: bool
     peer_netns: int  # the id of the peer's namespace in this one; -1 if it is none or has none
     vxlan: Vxlan | None
+    bridge: Bridge | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,8 @@ def new_veth(host: Link, peer: Link, netns_fd: int | None, master: int) -> bytes
 def new_link(link: Link) -> bytes:
     """A bridge, an ifb or a VXLAN."""
     flags = (IFF_UP if link.up else 0) | (IFF_PROMISC if link.promisc else 0)
-    data = (nested(IFLA_INFO_DATA, attr(IFLA_BR_VLAN_FILTERING, b"\x01")),) if link.vlan_filtering else ()
+    own = _bridge(link.bridge) + (attr(IFLA_BR_VLAN_FILTERING, b"\x01") if link.vlan_filtering else b"")
+    data = (nested(IFLA_INFO_DATA, own),) if own else ()
     if link.vxlan is not None:
         data = (nested(IFLA_INFO_DATA, tunnel.vxlan_data(link.vxlan)),)
     body = (
@@ -130,7 +134,10 @@ def new_link(link: Link) -> bytes:
 
 
 def set_link(index: int, change: dict[str, object], master: int) -> list[bytes]:
-    """The messages that change the attributes named in `change` (model.diff.link_change), master given as index."""
+    """The messages that change the attributes named in `change` (model.diff.link_change), master given as index.
+
+    A port that is to be isolated is so before it comes up, and passes on nothing that it must not.
+    """
     flags = (IFF_UP if change.get("up") else 0) | (IFF_PROMISC if change.get("promisc") else 0)
     mask = (IFF_UP if "up" in change else 0) | (IFF_PROMISC if "promisc" in change else 0)
     attributes = b""
@@ -140,17 +147,22 @@ def set_link(index: int, change: dict[str, object], master: int) -> list[bytes]:
         attributes += attr(IFLA_MTU, _U32.pack(int(str(change["mtu"]))))
     if "master" in change:
         attributes += attr(IFLA_MASTER, _U32.pack(master))
-    if "vlan_filtering" in change:
-        value = attr(IFLA_BR_VLAN_FILTERING, bytes([bool(change["vlan_filtering"])]))
+    value = attr(IFLA_BR_VLAN_FILTERING, b"\x01") if change.get("vlan_filtering") else b""
+    if isinstance(bridge := change.get("bridge"), Bridge):
+        value += _bridge(bridge)
+    if value:
         attributes += nested(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "bridge"), nested(IFLA_INFO_DATA, value))
     if isinstance(vxlan := change.get("vxlan"), Vxlan):
         value = tunnel.vxlan_change(vxlan)
         attributes += nested(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "vxlan"), nested(IFLA_INFO_DATA, value))
-    messages = []
-    if mask or attributes:
-        messages.append(message(RTM_NEWLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, flags, mask) + attributes))
-    messages += set_port(index, change)
-    return messages
+    port = set_port(index, change)
+    if change.get("isolated") and mask & IFF_UP and attributes:
+        return [_changed(index, 0, 0, attributes), *port, _changed(index, flags, mask)]
+    return [*([_changed(index, flags, mask, attributes)] if mask or attributes else []), *port]
+
+
+def _changed(index: int, flags: int, mask: int, attributes: bytes = b"") -> bytes:
+    return message(RTM_NEWLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, flags, mask) + attributes)
 
 
 def set_port(index: int, change: dict[str, object]) -> list[bytes]:
@@ -220,6 +232,7 @@ def parse_link(payload: bytes) -> SeenLink:
     info = parse_attrs(told.get(IFLA_LINKINFO, b""))
     data = parse_attrs(info.get(IFLA_INFO_DATA, b""))
     kind = _parse_text(info.get(IFLA_INFO_KIND, b""))
+    port = parse_attrs(info[IFLA_INFO_SLAVE_DATA]) if IFLA_INFO_SLAVE_DATA in info else {}
     return SeenLink(
         index=index,
         name=_parse_text(told.get(IFLA_IFNAME, b"")),
@@ -230,9 +243,11 @@ def parse_link(payload: bytes) -> SeenLink:
         operstate=told.get(IFLA_OPERSTATE, b"\0")[0],
         master=_parse_u32(told.get(IFLA_MASTER)),
         peer=_parse_u32(told.get(IFLA_LINK)),
-        vlan_filtering=data.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
+        vlan_filtering=kind == "bridge" and data.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
+        isolated=port.get(IFLA_BRPORT_ISOLATED, b"\0") == b"\1",
         peer_netns=struct.unpack("=i", told.get(_IFLA_LINK_NETNSID, b"\xff" * 4))[0],
         vxlan=tunnel.parse_vxlan(data) if kind == "vxlan" else None,
+        bridge=_parse_bridge(data) if kind == "bridge" else None,
     )
 
 
@@ -367,6 +382,19 @@ def _route(route: LinkRoute, index: int) -> bytes:
     ]
     body += nested(_RTA_METRICS, *metrics) if metrics else b""
     return body if route.encap is None else body + tunnel.encap_attributes(route.encap)
+
+
+def _bridge(bridge: Bridge | None) -> bytes:
+    """IFLA_INFO_DATA's attributes of a bridge that is ours alone."""
+    if bridge is None:
+        return b""
+    return attr(IFLA_BR_STP_STATE, _U32.pack(bridge.stp)) + attr(IFLA_BR_MCAST_SNOOPING, bytes([bridge.snooping]))
+
+
+def _parse_bridge(data: Mapping[int, bytes]) -> Bridge:
+    """A kernel without multicast snooping does not speak of it."""
+    snooping = data.get(IFLA_BR_MCAST_SNOOPING, b"\0") != b"\0"
+    return Bridge(snooping, stp=_parse_u32(data.get(IFLA_BR_STP_STATE)) != 0)
 
 
 def _optional(link: Link) -> bytes:

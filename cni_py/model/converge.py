@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from cni_py.model.diff import link_change
-from cni_py.model.net import Address, Fdb, Link, LinkRoute, Neighbour, NodeState, Sysctl
+from cni_py.model.net import EVERYBODY, Address, Fdb, Link, LinkRoute, Neighbour, NodeState, Sysctl
 from cni_py.model.ops import (
     AddAddress,
     AddLink,
@@ -45,7 +45,7 @@ def converge(desired: NodeState, observed: NodeState, *, prune: bool = True) -> 
     left = _left(observed, links.emptied, links.forgetful)
     routes = _compare(desired.routes, left.routes, _route_key)
     neighbours = _compare(desired.neighbours, left.neighbours, _neighbour_key)
-    fdb = _compare(desired.fdb, left.fdb, _fdb_key)
+    fdb = _compare(desired.fdb, _stale_or_lasting(desired.fdb, left.fdb), Fdb.place)
     addresses = _compare(desired.addresses, left.addresses, _address_key)
     kept = {link.name for link in desired.links}
     return (
@@ -80,7 +80,7 @@ def _with_surplus(desired: NodeState, observed: NodeState) -> NodeState:
         addresses=both(desired.addresses, observed.addresses, _address_key),
         routes=both(desired.routes, observed.routes, _route_key),
         neighbours=both(desired.neighbours, observed.neighbours, _neighbour_key),
-        fdb=both(desired.fdb, observed.fdb, _fdb_key),
+        fdb=both(desired.fdb, observed.fdb, Fdb.place),
     )
 
 
@@ -106,8 +106,10 @@ def _links(desired: NodeState, observed: NodeState) -> _LinkSteps:
         if seen is None:
             steps.recreated.add(link.name)
             steps.emptied.add(link.name)
-            seen = replace(link, up=False)  # sysctls come before it is up
+            seen = replace(link, up=False, master="", isolated=False)  # sysctls come before it is up
             steps.made.append(AddLink(seen))
+        if seen.master != link.master or seen.master in steps.recreated:  # what a port is like went with its bridge
+            seen = replace(seen, master="" if seen.master in steps.recreated else seen.master, isolated=False)
         change = link_change(link, seen)
         if change is None:
             continue
@@ -180,8 +182,10 @@ def _neighbour_key(neighbour: Neighbour) -> Hashable:
     return neighbour.link, neighbour.address
 
 
-def _fdb_key(entry: Fdb) -> Hashable:
-    return entry.link, entry.mac
+def _stale_or_lasting(desired: Iterable[Fdb], observed: Iterable[Fdb]) -> Iterator[Fdb]:
+    """All but what was learned of nodes that everybody's frames go to; of another it is to be forgotten."""
+    known = {(entry.link, entry.dst) for entry in desired if entry.mac == EVERYBODY}
+    return (entry for entry in observed if not entry.learned or (entry.link, entry.dst) not in known)
 
 
 def _address_key(address: Address) -> Hashable:

@@ -83,15 +83,17 @@ def _vlans(link: Link) -> Iterator[Op]:
 def link_change(link: Link, seen: Link) -> dict[str, object] | None:
     """What of `link` differs from `seen`, by attribute; None if nothing does. An unset mac or mtu never differs.
 
-    A bridge is shared with others: what they need of it (MAC, MTU) stays, and nothing is switched off.
+    A bridge that is shared with others keeps what they need of it (MAC, MTU), and nothing is switched off. What a port
+    is like goes with its bridge.
     """
     wanted: dict[str, object] = {"up": link.up}
-    if link.kind == "bridge":
+    if link.kind == "bridge" and link.shared:
         wanted |= {name: True for name in ("promisc", "vlan_filtering") if getattr(link, name)}
         wanted |= {"mac": link.mac} if link.mac and not seen.mac else {}
     else:
-        wanted |= {"master": link.master, "hairpin": link.hairpin, "isolated": link.isolated}
-        named = (("mac", link.mac), ("mtu", link.mtu), ("vxlan", link.vxlan))
+        wanted |= {"master": link.master}
+        wanted |= {"hairpin": link.hairpin, "isolated": link.isolated} if link.master else {}
+        named = (("mac", link.mac), ("mtu", link.mtu), ("vxlan", link.vxlan), ("bridge", link.bridge))
         wanted |= {name: value for name, value in named if value}
     changed = {name: value for name, value in wanted.items() if getattr(seen, name) != value}
     return changed or None

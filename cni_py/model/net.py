@@ -17,6 +17,8 @@ SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 TABLE_MAIN = 254
 # Who made a route on the host: an attachment, or the overlay. Each finds its own again by it, and touches no other.
 PROTOCOL_ATTACHMENT, PROTOCOL_OVERLAY = 142, 143
+# The MAC under which a VXLAN link has the nodes for frames that are for no known one: unknown, broadcast, multicast.
+EVERYBODY = "00:00:00:00:00:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Vxlan:
     """What is a VXLAN link's own. `local` is the outer source address; its family is that of all outer packets.
 
     With `gpe` the link has no VNI, address or MAC of its own: it carries IP packets, and a route's `Encap` tells where
-    to. `learning` is what nobody wants and a link made by hand has.
+    to. With `learning` the link believes what it receives about who is where; a link made by hand does.
     """
 
     port: int
@@ -32,6 +34,17 @@ class Vxlan:
     local: IPAddress | None = None
     gpe: bool = False
     learning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """What is a bridge's own, where it is one planner's alone. The kernel's default is to snoop, and no spanning tree.
+
+    `snooping`: multicast goes only to ports that asked for it, as far as somebody queries.
+    """
+
+    snooping: bool = False
+    stp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,7 @@ class Link:
     default_vlan: bool = True
     shared: bool = False
     vxlan: Vxlan | None = None
+    bridge: Bridge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +133,20 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Fdb:
-    """A permanent forwarding entry of a VXLAN link: frames to `mac` go into the tunnel to the node at `dst`."""
+    """A forwarding entry of a VXLAN link: frames to `mac` go into the tunnel to the node at `dst`.
+
+    A MAC has one node, but EVERYBODY: a copy goes to each. One that is not permanent was `learned`, and goes by itself.
+    """
 
     ns: Ns
     link: str
     mac: str
     dst: IPAddress
+    learned: bool = False
+
+    def place(self) -> tuple[object, ...]:
+        """What no two entries have in common."""
+        return (self.link, self.mac, self.dst) if self.mac == EVERYBODY else (self.link, self.mac)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,14 +88,14 @@ class DelNeighbour:
 
 @dataclass(frozen=True, slots=True)
 class SetFdb:
-    """A VXLAN link knows the node behind a MAC, whichever it took it for before."""
+    """A VXLAN link knows the node behind a MAC, whichever it took it for before; of EVERYBODY one more node."""
 
     entry: Fdb
 
 
 @dataclass(frozen=True, slots=True)
 class DelFdb:
-    """A VXLAN link knows no node behind a MAC."""
+    """A VXLAN link knows no node behind a MAC; of EVERYBODY one less."""
 
     entry: Fdb
 

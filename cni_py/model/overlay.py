@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
+from cni_py.model.node_network import SEGMENT
 from cni_py.model.result import IPAddress, IPNetwork
 
 Tunnel = Literal["vxlan", "gpe"]
@@ -12,10 +13,10 @@ BackendName = Literal["direct", "host-gw", "vxlan", "gpe", "l2", "none"]
 # What nodes can do side by side, each pair its best; `l2` and `none` are a whole network's.
 MIXED: tuple[BackendName, ...] = ("direct", "host-gw", "vxlan", "gpe")
 
-# The tunnels' own devices, one for each family of the packets outside; with gpe one for both. No attachment's device
-# is of these names: those end in twelve digits.
+# The overlay's own devices. Tunnels are one for each family of the packets outside, with gpe one for both; SEGMENT is
+# the bridge that has those of VXLAN as ports. No attachment's device is of these names: those end in twelve digits.
 VXLAN4, VXLAN6, GPE = "cpyvx4", "cpyvx6", "cpygpe"
-DEVICES = (VXLAN4, VXLAN6, GPE)
+DEVICES = (SEGMENT, VXLAN4, VXLAN6, GPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Node:
     mac: str
     ip4: IPv4Address | None = None
     ip6: IPv6Address | None = None
-    backends: frozenset[BackendName] = frozenset(MIXED)
+    backends: frozenset[BackendName] = frozenset((*MIXED, "l2"))
     vni: int = 0
     vxlan_port: int = 0
     probe_port: int = 0

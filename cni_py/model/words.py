@@ -1,6 +1,6 @@
 """A change in words: what errors, CHECK and a dry run say."""
 
-from cni_py.model.net import LinkRoute
+from cni_py.model.net import EVERYBODY, Fdb, LinkRoute
 from cni_py.model.ops import (
     AddAddress,
     AddLink,
@@ -47,9 +47,9 @@ def describe(op: Op) -> str:  # noqa: C901, PLR0912  # a branch a kind of change
         case DelNeighbour(neighbour):
             return f"forget {neighbour.address} on {neighbour.link!r}"
         case SetFdb(entry):
-            return f"send frames for {entry.mac} by {entry.link!r} to {entry.dst}"
+            return f"send frames for {_whom(entry)} by {entry.link!r} to {entry.dst}"
         case DelFdb(entry):
-            return f"send no frames for {entry.mac} by {entry.link!r} to {entry.dst}"
+            return f"send no frames for {_whom(entry)} by {entry.link!r} to {entry.dst}"
         case SetSysctl(sysctl):
             return f"write {sysctl.value} to /proc/sys/{sysctl.key}{_where(sysctl.ns)}"
         case AddShaper(shaper):
@@ -58,6 +58,10 @@ def describe(op: Op) -> str:  # noqa: C901, PLR0912  # a branch a kind of change
 
 def _where(ns: str) -> str:
     return " in the container" if ns == "container" else ""
+
+
+def _whom(entry: Fdb) -> str:
+    return "everybody" if entry.mac == EVERYBODY else entry.mac
 
 
 def _route(route: LinkRoute) -> str:

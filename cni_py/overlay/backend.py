@@ -74,7 +74,7 @@ def forwarding(node: Node, facts: Facts, links: Iterable[str]) -> tuple[Sysctl, 
 
 
 def unjoined(peers: Iterable[Node], state: NodeState) -> tuple[tuple[Node, IPNetwork], ...]:
-    """The peers' networks that no route of the state leads to."""
+    """The peers' networks that no route of the state leads to. Not of `l2`, where one route is for all."""
     routed = {route.dst for route in state.routes if route.kind == "unicast"}
     return tuple((peer, cidr) for peer in peers for cidr in peer.cidrs if cidr not in routed)
 

@@ -24,6 +24,7 @@ PODS6 = Set(GUARD, "pods6", (DataType.IPV6,), interval=True)
 _BEFORE_FILTER = -10
 _INPUT = Chain(GUARD, "guard_input", Hook("filter", "input", _BEFORE_FILTER))
 _FORWARD = Chain(GUARD, "guard_forward", Hook("filter", "forward", _BEFORE_FILTER))
+# Routed pods by their own device, those of a segment by its bridge SEGMENT, whose name begins so for this.
 _FROM_POD = NameBegins(Field.IIFNAME, HOST_PREFIX)
 
 

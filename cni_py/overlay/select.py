@@ -16,6 +16,7 @@ from cni_py.overlay.backend import Backend, Share, outer
 from cni_py.overlay.direct import divided
 from cni_py.overlay.gpe import gpe
 from cni_py.overlay.hostgw import hostgw
+from cni_py.overlay.l2 import l2, segment_mtu
 from cni_py.overlay.mtu import Mtu
 from cni_py.overlay.none import none
 from cni_py.overlay.vxlan import vxlan
@@ -27,10 +28,12 @@ BACKENDS: Mapping[BackendName, Backend] = {
     "gpe": gpe,
     "host-gw": hostgw,
     "direct": hostgw,
+    "l2": l2,
     "none": none,
 }
 _PLAIN: frozenset[BackendName] = frozenset(("direct", "host-gw"))
 _TUNNELS: tuple[Tunnel, ...] = ("vxlan", "gpe")
+_VXLAN: frozenset[BackendName] = frozenset(("vxlan", "l2"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,10 @@ def ways(node: Node, peer: Node, network: Network, facts: Facts) -> tuple[Way, .
 def pod_mtu(node: Node, network: Network, facts: Facts) -> Mtu:
     """The MTU of this node's pods: what the tunnels leave. To peers with less the kernel tells them (path MTU)."""
     version = 4 if node.ip4 is not None else 6
-    tunnels = [one for one in _TUNNELS if one in offered(network, facts)]
+    offers = offered(network, facts)
+    if "l2" in offers:
+        return segment_mtu(facts)
+    tunnels = [one for one in _TUNNELS if one in offers]
     sums = [Mtu(facts.underlay.mtu, tunnel, version) for tunnel in tunnels] or [Mtu(facts.underlay.mtu)]
     return min(sums, key=lambda one: one.value)
 
@@ -111,9 +117,9 @@ def _fits(node: Node, peer: Node, backend: BackendName, network: Network) -> boo
         return not _PLAIN.isdisjoint(peer.backends)
     if backend not in peer.backends:
         return False
-    if backend == "vxlan" and not _same_vxlan(peer, network):
+    if backend in _VXLAN and not _same_vxlan(peer, network):
         return False
-    return backend not in _TUNNELS or outer(node, peer) is not None
+    return backend not in {*_TUNNELS, *_VXLAN} or outer(node, peer) is not None
 
 
 def _same_vxlan(peer: Node, network: Network) -> bool:

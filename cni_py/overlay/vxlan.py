@@ -13,7 +13,8 @@ from cni_py.model.result import IPAddress, IPNetwork
 from cni_py.overlay.backend import METRIC, Share, forwarding, guards, outer, tunnel_address
 from cni_py.overlay.mtu import Mtu
 
-_LINKS = {4: VXLAN4, 6: VXLAN6}
+# By family of the packets outside; `l2` has the same.
+LINKS = {4: VXLAN4, 6: VXLAN6}
 
 
 def vxlan(node: Node, shares: Iterable[Share], network: Network, facts: Facts) -> NodeState:
@@ -29,7 +30,7 @@ def vxlan(node: Node, shares: Iterable[Share], network: Network, facts: Facts) -
         ends = outer(node, peer)
         if ends is None or not cidrs:
             continue
-        link = _LINKS[ends[1].version]
+        link = LINKS[ends[1].version]
         versions.add(ends[1].version)
         entries.append(Fdb("host", link, peer.mac, ends[1]))
         for version in dict.fromkeys(cidr.version for cidr in cidrs):
@@ -51,7 +52,7 @@ def vxlan(node: Node, shares: Iterable[Share], network: Network, facts: Facts) -
 def _link(version: int, local: IPAddress, node: Node, network: Network, facts: Facts) -> Link:
     mtu = Mtu(facts.underlay.mtu, "vxlan", version).value
     own = Vxlan(network.vxlan_port, network.vni, local)
-    return Link("host", _LINKS[version], "vxlan", mac=node.mac, mtu=mtu, vxlan=own)
+    return Link("host", LINKS[version], "vxlan", mac=node.mac, mtu=mtu, vxlan=own)
 
 
 def _addresses(node: Node, links: Iterable[Link]) -> Iterable[Address]:

@@ -98,7 +98,7 @@ class NetConf(_Section):
     cniVersion: str = "0.1.0"  # noqa: N815  # the wire's spelling
     name: str
     type: str = ""
-    mode: Literal["routed", "bridge"] | None = None
+    mode: Literal["routed", "bridge", "l2"] | None = None
     # bridge
     bridge: _IfName = "cni0"
     isGateway: bool = False  # noqa: N815  # the wire's spelling
@@ -150,7 +150,7 @@ class NetConf(_Section):
         return gojson.get_string(self.ipam, "type")
 
     @property
-    def effective_mode(self) -> Literal["routed", "bridge"]:
+    def effective_mode(self) -> Literal["routed", "bridge", "l2"]:
         """`mode`, or what the options imply: one that only the bridge plugin has means bridge."""
         if self.mode is not None:
             return self.mode
@@ -185,6 +185,19 @@ _BRIDGE_ONLY = frozenset(
         "portIsolation",
     }
 )
+# What the segment's bridge is like is the same on all nodes, and the agent's.
+_NOT_L2 = frozenset(
+    {
+        "bridge",
+        "isGateway",
+        "forceAddress",
+        "promiscMode",
+        "vlan",
+        "vlanTrunk",
+        "preserveDefaultVlan",
+        "portIsolation",
+    }
+)
 _read: Memo[NetConf] = Memo()
 # Set by libcni or reserved by the spec; they mean nothing to an interface plugin.
 _RESERVED = frozenset({"cniVersions", "loadOnlyInlinedPlugins"})
@@ -215,6 +228,7 @@ def parse_netconf(config: Mapping[str, Any], persona: Persona, *, lenient: bool 
         conf = NetConf.model_validate({name: value for name, value in folded.items() if name not in wrong})
     if persona is Persona.CNI_PY and not lenient:
         _refuse_unknown(conf)
+        _refuse_beside_l2(conf)
     if not lenient:
         _refuse_contradictions(conf)
     return conf
@@ -271,6 +285,14 @@ def _strict_sections(conf: NetConf) -> Iterator[tuple[_Section, str, list[str]]]
     yield conf, "", list(NetConf.model_fields)
     for index, entry in enumerate(conf.vlanTrunk):
         yield entry, f"vlanTrunk.{index}.", list(VlanTrunk.model_fields)
+
+
+def _refuse_beside_l2(conf: NetConf) -> None:
+    wrong = sorted(conf.model_fields_set & _NOT_L2) if conf.mode == "l2" else []
+    if wrong:
+        raise InvalidConfigError(
+            f"mode l2 goes without {', '.join(wrong)}", "the segment's bridge is the agent's, the same on all nodes"
+        )
 
 
 def _refuse_contradictions(conf: NetConf) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cni_py.store.whole_file import WholeFile
 
 NODE_FILE = "/run/cni-py/node.json"
 _MOST_MTU = 65535
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _NONE = NodeNetwork()
 
 
@@ -29,6 +31,7 @@ class NodeFile:
             "networks": list(map(str, network.networks)),
             "ranges": list(map(str, network.ranges)),
             "mtu": network.mtu,
+            "segment": network.segment,
         }
         self._file.write(json.dumps(document).encode())
 
@@ -55,4 +58,6 @@ def _parse(data: bytes) -> NodeNetwork:
         networks, ranges = (tuple(map(ip_network, document.get(key, ()))) for key in ("networks", "ranges"))
     except (ValueError, TypeError, AttributeError) as error:
         raise DecodeError(f"it is no node's network: {error}"[:200]) from None
-    return NodeNetwork(networks, ranges, mtu if 0 <= mtu <= _MOST_MTU else 0)
+    segment = document.get("segment", "")
+    known = segment if isinstance(segment, str) and _MAC.fullmatch(segment) else ""
+    return NodeNetwork(networks, ranges, mtu if 0 <= mtu <= _MOST_MTU else 0, known)

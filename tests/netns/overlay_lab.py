@@ -24,10 +24,12 @@ from cni_py.kernel.overlay import OverlayKernel
 from cni_py.kernel.overlay_facts import facts
 from cni_py.model.converge import converge
 from cni_py.model.net import NodeState
+from cni_py.model.node_network import NodeNetwork
 from cni_py.model.ops import Op
 from cni_py.model.overlay import DEVICES, MIXED, BackendName, Facts, Network, Node, Tunnel, tunnel_mac
 from cni_py.model.result import IPNetwork
 from cni_py.overlay.select import plan, pod_mtu
+from cni_py.store.node_file import NodeFile
 
 Families = Literal["4", "6", "46"]
 CLUSTER = (ip_network("10.244.0.0/16"), ip_network("fd44::/32"))
@@ -80,7 +82,7 @@ class Member:
         with netns.entered(self.place.fd):
             underlay = self.kernel.underlay("eth0")
             assert underlay is not None
-            return facts(underlay, frozenset(MIXED))
+            return facts(underlay, frozenset((*MIXED, "l2")))
 
     def desired(self, peers: list[Node], of: Network) -> NodeState:
         """What this node should have."""
@@ -100,17 +102,22 @@ class Member:
         assert not refused, [error.message for _, error in refused]
         return ops
 
-    def attach(self, mtu: int) -> Place:
-        """A pod of this node, by our plugin."""
-        name = f"p{self.node.name}"
+    def attach(self, of: Network, name: str = "") -> Place:
+        """A pod of this node, by our plugin, with the MTU that the overlay leaves."""
+        name = name or f"p{self.node.name}"
+        mtu = pod_mtu(self.node, of, self.facts()).value
         make_netns(name)
-        ipam = {
+        ipam: dict[str, Any] = {
             "type": "cni-py-ipam",
             "dataDir": f"/run/{self.node.name}/leases",
             "ranges": [[{"subnet": str(cidr)}] for cidr in self.node.cidrs],
             "routes": [{"dst": "0.0.0.0/0" if cidr.version == 4 else "::/0"} for cidr in self.node.cidrs],
         }
-        config = {"cniVersion": "1.1.0", "name": "net", "type": "cni-py", "mtu": mtu, "ipam": ipam}
+        config: dict[str, Any] = {"cniVersion": "1.1.0", "name": "net", "type": "cni-py", "mtu": mtu, "ipam": ipam}
+        if of.backends == ("l2",):
+            NodeFile().write(NodeNetwork(CLUSTER, self.node.cidrs, mtu, self.node.mac))
+            del ipam["ranges"], config["mtu"]
+            config["mode"] = "l2"
         with netns.entered(self.place.fd):
             result = Caller(self.path, name, f"/run/netns/{name}").add(
                 {**config, "stateDir": f"/run/{self.node.name}/state"}
@@ -173,7 +180,7 @@ class Lab:
         """A pod on each node, with the MTU that the overlay leaves."""
         found = []
         for one in self.members:
-            place = one.attach(pod_mtu(one.node, of, one.facts()).value)
+            place = one.attach(of)
             self._stack.callback(os.close, place.fd)
             found.append(place)
         return found

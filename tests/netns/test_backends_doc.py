@@ -14,7 +14,7 @@ from cni_py.model.overlay import BackendName
 
 pytestmark = pytest.mark.sudo
 
-BACKENDS: tuple[BackendName, ...] = ("vxlan", "gpe", "host-gw", "direct")
+BACKENDS: tuple[BackendName, ...] = ("vxlan", "gpe", "host-gw", "direct", "l2")
 
 
 def _shown(backend: str) -> Iterator[tuple[str, list[str]]]:

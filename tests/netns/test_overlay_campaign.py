@@ -13,13 +13,14 @@ from netns.overlay_lab import Member, lab, member, network
 from cni_py.kernel import netns
 from cni_py.kernel.netlink import NetlinkError, NetlinkSocket
 from cni_py.model.converge import converge
-from cni_py.model.net import NodeState
+from cni_py.model.net import EVERYBODY, NodeState
+from cni_py.model.node_network import SEGMENT
 from cni_py.model.overlay import BackendName, Node, tunnel_mac
 
 pytestmark = pytest.mark.sudo
 
 ACTS = 125
-BACKENDS: tuple[BackendName, ...] = ("vxlan", "gpe", "host-gw", "direct")
+BACKENDS: tuple[BackendName, ...] = ("vxlan", "gpe", "host-gw", "direct", "l2")
 
 
 def _peers() -> list[Node]:
@@ -53,13 +54,25 @@ def _possible(dice: random.Random, held: NodeState) -> Iterator[str]:
         yield f"ip link set {name} down"
         yield f"ip link set {name} mtu {dice.randrange(1280, 1400)}"
         yield f"ip addr add 10.244.250.{dice.randrange(1, 250)}/24 dev {name}"
+        if held.link("host", SEGMENT) is not None:
+            yield f"ip link set {name} nomaster"
+            yield f"bridge link set dev {name} isolated off"
+            yield f"ip link set {SEGMENT} type bridge mcast_snooping 1"
         address = dice.choice(held.addresses)
         yield f"ip addr del {address.address} dev {address.link}"
         if link.mac:
             yield f"ip link set {name} address 0e:00:00:00:00:{dice.randrange(256):02x}"
     for _ in held.fdb[:1]:
-        neighbour, entry = dice.choice(held.neighbours), dice.choice(held.fdb)
+        entry = dice.choice(held.fdb)
         outside = "192.0.2.99" if entry.dst.version == 4 else "2001:db8::99"
+        stray = f"0e:aa:00:00:00:{dice.randrange(256):02x}"
+        yield f"bridge fdb append {stray} dev {entry.link} dst {outside} self permanent"
+        if entry.mac == EVERYBODY:
+            yield f"bridge fdb del {entry.mac} dev {entry.link} dst {entry.dst}"
+            yield f"bridge fdb append {entry.mac} dev {entry.link} dst {outside} self permanent"
+            yield f"bridge fdb append {stray} dev {entry.link} dst {outside} self dynamic"
+            continue
+        neighbour = dice.choice(held.neighbours)
         yield f"ip neigh del {neighbour.address} dev {neighbour.link}"
         yield f"ip neigh replace {neighbour.address} lladdr 0e:00:00:00:00:01 dev {neighbour.link} nud permanent"
         yield f"ip neigh replace 10.244.251.1 lladdr {neighbour.mac} dev {neighbour.link} nud permanent"
@@ -67,8 +80,6 @@ def _possible(dice: random.Random, held: NodeState) -> Iterator[str]:
         yield f"bridge fdb del {entry.mac} dev {entry.link}"
         yield f"bridge fdb replace {entry.mac} dev {entry.link} dst {outside} self permanent"
         yield f"bridge fdb replace {entry.mac} dev {entry.link} dst {outside} self dynamic"
-        stray = f"0e:aa:00:00:00:{dice.randrange(256):02x}"
-        yield f"bridge fdb append {stray} dev {entry.link} dst {outside} self permanent"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

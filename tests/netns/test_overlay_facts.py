@@ -22,7 +22,7 @@ def test_this_kernel_can_do_all(tmp_path: Path) -> None:
     with lab(tmp_path, member(1)) as made:
         one = made.members[0]
         with netns.entered(one.place.fd):
-            assert possible_backends() == {"vxlan", "gpe", "host-gw", "direct", "none"}
+            assert possible_backends() == {"vxlan", "gpe", "host-gw", "direct", "l2", "none"}
         assert one.read(NodeState()) == NodeState()
 
 
@@ -37,7 +37,7 @@ def test_a_kernel_without_lightweight_tunnels(monkeypatch: pytest.MonkeyPatch) -
                 raise NetlinkError(index, errno.EOPNOTSUPP)
 
     monkeypatch.setattr(NetlinkSocket, "send_batch", refuse_routes)
-    assert possible_backends() == {"vxlan", "host-gw", "direct", "none"}
+    assert possible_backends() == {"vxlan", "l2", "host-gw", "direct", "none"}
 
 
 def test_what_is_on_the_link(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_link_that_is_down_is_no_underlay(tmp_path: Path) -> None:
         assert one.kernel.underlay("eth0") is None
 
 
-@pytest.mark.parametrize("backend", ["vxlan", "gpe", "host-gw", "direct"])
+@pytest.mark.parametrize("backend", ["vxlan", "gpe", "host-gw", "direct", "l2"])
 def test_where_ipv6_is_turned_off_no_change_is_refused(backend: str, tmp_path: Path) -> None:
     """Nothing of it is asked for, and a second pass has nothing to do."""
     with lab(tmp_path, member(1, underlay="4"), member(2, underlay="4")) as made:

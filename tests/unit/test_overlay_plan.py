@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 import pytest
 
 from cni_py.model.errors import InvalidConfigError
-from cni_py.model.net import Link, LinkRoute, NodeState
+from cni_py.model.net import EVERYBODY, Bridge, Link, LinkRoute, NodeState
 from cni_py.model.overlay import MIXED, BackendName, Facts, Network, Node, Underlay, tunnel_mac
 from cni_py.overlay.backend import unjoined
 from cni_py.overlay.mtu import Mtu
@@ -19,7 +19,8 @@ FACTS = Facts(
         1500,
         (ip_address("192.0.2.1"), ip_address("2001:db8::1")),
         (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")),
-    )
+    ),
+    frozenset((*MIXED, "l2")),
 )
 
 
@@ -42,6 +43,7 @@ GUARD = ["10.244.0.0/16 unreachable", "fd44::/32 unreachable"]
 VX4 = "cpyvx4 1450 0e:00:00:00:00:01 vni 142 port 4789 local 192.0.2.1"
 VX6 = "cpyvx6 1430 0e:00:00:00:00:01 vni 142 port 4789 local 2001:db8::1"
 GPE = "cpygpe 1464 port 4790 gpe"
+PORT = "port of cpybr isolated learning"
 GOLDEN: dict[str, dict[str, list[str]]] = {
     "vxlan": {
         "links": [VX4, VX6],
@@ -111,8 +113,23 @@ GOLDEN: dict[str, dict[str, list[str]]] = {
             "fd44:0:4::/64 via fe80::c00:ff:fe00:4 dev cpyvx6 onlink",
         ],
     },
+    "l2": {
+        "links": [
+            "cpybr 1430 0e:00:00:00:00:01 bridge",
+            f"cpyvx4 1430 0e:00:00:00:00:01 {PORT} vni 142 port 4789 local 192.0.2.1",
+            f"cpyvx6 1430 0e:00:00:00:00:01 {PORT} vni 142 port 4789 local 2001:db8::1",
+        ],
+        "addresses": ["cpybr 10.244.1.1/16", "cpybr fd44:0:1::1/32"],
+        "fdb": [
+            "cpyvx4 everybody 192.0.2.2",
+            "cpyvx4 everybody 198.51.100.3",
+            "cpyvx6 everybody 2001:db8:1::4",
+        ],
+        "neighbours": [],
+        "routes": [*GUARD, "10.244.0.0/16 dev cpybr", "fd44::/32 dev cpybr"],
+    },
 }
-BACKENDS: tuple[BackendName, ...] = ("vxlan", "gpe", "host-gw", "direct")
+BACKENDS: tuple[BackendName, ...] = ("vxlan", "gpe", "host-gw", "direct", "l2")
 
 
 def permitted(backend: BackendName) -> tuple[BackendName, ...]:
@@ -133,7 +150,7 @@ def in_words(state: NodeState) -> dict[str, list[str]]:
     return {
         "links": [_link(link) for link in state.links],
         "addresses": [f"{one.link} {one.address}" for one in state.addresses],
-        "fdb": [f"{one.link} {one.mac} {one.dst}" for one in state.fdb],
+        "fdb": [f"{one.link} {one.mac if one.mac != EVERYBODY else 'everybody'} {one.dst}" for one in state.fdb],
         "neighbours": [f"{one.link} {one.address} {one.mac}" for one in state.neighbours],
         "routes": [_route(route) for route in state.routes],
     }
@@ -141,9 +158,12 @@ def in_words(state: NodeState) -> dict[str, list[str]]:
 
 def _link(link: Link) -> str:
     own = link.vxlan
-    assert own is not None
-    assert not own.learning
-    words = [link.name, str(link.mtu), link.mac, f"vni {own.vni}" if own.vni else "", f"port {own.port}"]
+    if own is None:
+        assert link.bridge == Bridge(snooping=False, stp=False)
+        return f"{link.name} {link.mtu} {link.mac} {link.kind}"
+    assert own.learning == link.isolated == bool(link.master)
+    port = f"port of {link.master} isolated learning" if link.master else ""
+    words = [link.name, str(link.mtu), link.mac, port, f"vni {own.vni}" if own.vni else "", f"port {own.port}"]
     return " ".join(filter(None, (*words, f"local {own.local}" if own.local else "", "gpe" if own.gpe else "")))
 
 
@@ -181,6 +201,7 @@ def test_pods_have_the_tunnels_mtu() -> None:
     assert pod_mtu(HERE, Network("c", CLUSTER, ("host-gw",)), FACTS).value == 1500
     assert pod_mtu(HERE, Network("c", CLUSTER, ("direct", "gpe")), FACTS).value == 1464
     assert pod_mtu(replace(HERE, ip4=None), Network("c", CLUSTER), FACTS).value == 1430
+    assert pod_mtu(HERE, Network("c", CLUSTER, ("l2",)), FACTS).value == 1430  # there may be one that has IPv6 alone
 
 
 def test_who_cannot_be_reached_is_known() -> None:
@@ -232,6 +253,8 @@ def ways_to(peer: Node, *backends: BackendName, here: Node = HERE) -> list[str]:
         (("vxlan", "direct"), ("vxlan", "direct"), ["vxlan: the first of ours"]),
         (("vxlan", "direct"), ("direct",), ["direct: it is on the link eth0"]),
         (("none",), ("none",), ["none: the network between the nodes routes by itself"]),
+        (("l2",), ("l2",), ["l2: the first of ours"]),
+        (("l2",), ("vxlan",), ["None: this node does l2, it does vxlan: nothing in common"]),
         (
             ("gpe",),
             ("vxlan",),
@@ -244,7 +267,7 @@ def test_a_pair_uses_the_best_that_both_can_do(
 ) -> None:
     """In the order in which the network permits them; the reason is told."""
     near = replace(PEERS[0], backends=frozenset(can))
-    facts = replace(FACTS, backends=frozenset((*MIXED, "none")))
+    facts = replace(FACTS, backends=frozenset((*MIXED, "l2", "none")))
     found = ways(HERE, near, Network("c", CLUSTER, backends), facts)
     assert [f"{one.backend}: {one.reason}" for one in found] == told * 2
 
@@ -295,3 +318,19 @@ def test_a_mac_is_a_nodes_own() -> None:
     assert mac == tunnel_mac("c", "n1")
     assert int(mac[:2], 16) & 3 == 2
     assert len({mac, tunnel_mac("d", "n1"), tunnel_mac("c", "n2"), tunnel_mac("", "cn1")}) == 4
+
+
+def test_a_segment_of_ranges_of_all_sizes() -> None:
+    """A range without room for the node and a pod has no gateway; one outside of the network is a segment itself."""
+    own = tuple(map(ip_network, ("10.244.0.0/24", "10.244.9.0/31", "172.16.0.0/28", "fd44::/64")))
+    state = plan(replace(HERE, cidrs=own), (), Network("c", CLUSTER, ("l2",)), FACTS)
+    assert [str(one.address) for one in state.addresses] == ["10.244.0.1/16", "172.16.0.1/28", "fd44::1/32"]
+    routed = [str(route.dst) for route in state.routes if route.kind == "unicast"]
+    assert routed == ["10.244.0.0/16", "172.16.0.0/28", "fd44::/32"]
+
+
+def test_a_peer_that_has_no_family_in_common_is_not_in_the_segment() -> None:
+    """Nobody passes its frames on, and the status says so."""
+    alone = replace(HERE, ip6=None)
+    assert {str(one.dst) for one in plan(alone, PEERS, Network("c", CLUSTER, ("l2",)), FACTS).fdb} == {NEAR, FAR}
+    assert ways_to(PEERS[2], "l2", here=alone) == ["None: it has no underlay address of IPv4"] * 2

@@ -10,7 +10,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from unit.plain_wire import plain
 
 from cni_py.kernel import rtnl
-from cni_py.model.net import Address, Link, LinkRoute
+from cni_py.model.net import Address, Bridge, Link, LinkRoute
 
 UP, PROMISC = 0x1, 0x100
 ACK, MAKE = 0x5, 0x605  # REQUEST and ACK; and CREATE and EXCL
@@ -84,12 +84,29 @@ def _route(kind: int, flags: int, header: dict[str, Any], *attrs: tuple[str, Any
     return encoded(rtmsg(), kind, flags, {**defaults, **header}, list(attrs))
 
 
+OWN, OWN_STP = (
+    {
+        "attrs": [
+            ("IFLA_INFO_KIND", "bridge"),
+            ("IFLA_INFO_DATA", {"attrs": [("IFLA_BR_STP_STATE", stp), ("IFLA_BR_MCAST_SNOOPING", 0)]}),
+        ]
+    }
+    for stp in (0, 1)
+)
 CASES = {
     "veth into a namespace": (rtnl.new_veth(VETH, PEER, 7, 0), _veth()),
     "veth as a port": (rtnl.new_veth(VETH, PEER, 7, 4), _veth(master=4)),
     "bridge": (
         rtnl.new_link(Link("host", "cni0", "bridge", promisc=True, vlan_filtering=True)),
         _bridge(),
+    ),
+    "bridge that is ours alone": (
+        rtnl.new_link(Link("host", "cpybr", "bridge", up=False, bridge=Bridge())),
+        link(16, MAKE, {}, ("IFLA_IFNAME", "cpybr"), ("IFLA_LINKINFO", OWN)),
+    ),
+    "bridge made ours again": (
+        rtnl.set_link(5, {"bridge": Bridge(snooping=False, stp=True)}, 0)[0],
+        link(16, ACK, {"index": 5}, ("IFLA_LINKINFO", OWN_STP)),
     ),
     "link up with mac and mtu": (
         rtnl.set_link(5, {"up": True, "mac": "0a:00:00:00:00:09", "mtu": 9000}, 0)[0],
@@ -195,3 +212,23 @@ def test_equal_to_pyroute2(name: str) -> None:
     ours, theirs = CASES[name]
     header = 16 + {1: 16, 2: 8, 3: 12}[(ours[4] - 12) // 4]
     assert theirs.hex() == (ours[:header] + plain(ours[header:])).hex()
+
+
+def test_a_port_is_isolated_before_it_is_up() -> None:
+    """From its first frame on; one that is up already is isolated after it is a port."""
+    first, port, last = rtnl.set_link(5, {"master": "cpybr", "isolated": True, "up": True}, 4)
+    assert first == link(16, ACK, {"index": 5}, ("IFLA_MASTER", 4))
+    assert port == rtnl.set_port(5, {"isolated": True})[0]
+    assert last == link(16, ACK, {"index": 5, "flags": UP, "change": UP})
+    assert len(rtnl.set_link(5, {"master": "cpybr", "isolated": True}, 4)) == 2
+
+
+def test_a_port_and_a_bridge_are_read_back() -> None:
+    """Whether a port is isolated stands among what its bridge says of it."""
+    flags = {"attrs": [("IFLA_BRPORT_ISOLATED", 1)]}
+    info = {"attrs": [("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", flags)]}
+    seen = rtnl.parse_link(link(16, ACK, {"index": 5}, ("IFLA_MASTER", 4), ("IFLA_LINKINFO", info))[16:])
+    assert (seen.master, seen.isolated, seen.bridge) == (4, True, None)
+    seen = rtnl.parse_link(link(16, ACK, {"index": 5}, ("IFLA_LINKINFO", OWN_STP))[16:])
+    assert seen.bridge == Bridge(snooping=False, stp=True)
+    assert not seen.isolated

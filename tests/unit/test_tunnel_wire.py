@@ -1,5 +1,6 @@
 """Messages for tunnels, neighbours and forwarding entries are pyroute2's, byte by byte, and are read back whole."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -11,9 +12,10 @@ from unit.plain_wire import plain
 
 from cni_py.kernel import neighbours, rtnl, tunnel
 from cni_py.kernel.netlink import parse_attrs
-from cni_py.model.net import Encap, Fdb, Link, LinkRoute, Neighbour, Vxlan
+from cni_py.model.net import EVERYBODY, Encap, Fdb, Link, LinkRoute, Neighbour, Vxlan
 
-ACK, SET, MAKE = 0x5, 0x505, 0x605  # REQUEST and ACK; and CREATE and REPLACE; and CREATE and EXCL
+# REQUEST and ACK; and CREATE and REPLACE; and CREATE and EXCL; and CREATE and APPEND
+ACK, SET, MAKE, APPEND = 0x5, 0x505, 0x605, 0xC05
 MAC = "0e:00:00:00:00:01"
 OWN4 = Vxlan(4789, 142, ip_address("192.0.2.1"))
 OWN6 = Vxlan(4789, 142, ip_address("2001:db8::1"))
@@ -113,6 +115,12 @@ CASES = {
         neighbours.set_fdb(ENTRY4, 5),
         _neigh(28, SET, {"family": 7, "state": 0xC0, "flags": 2}, ("NDA_LLADDR", MAC), ("NDA_DST", "192.0.2.2")),
     ),
+    "one node more for everybody": (
+        neighbours.set_fdb(replace(ENTRY4, mac=EVERYBODY), 5),
+        _neigh(
+            28, APPEND, {"family": 7, "state": 0xC0, "flags": 2}, ("NDA_LLADDR", EVERYBODY), ("NDA_DST", "192.0.2.2")
+        ),
+    ),
     "forwarding entry over ipv6, gone": (
         neighbours.del_fdb(ENTRY6, 5),
         _neigh(29, ACK, {"family": 7, "flags": 2}, ("NDA_LLADDR", MAC), ("NDA_DST", "2001:db8::2")),
@@ -167,13 +175,23 @@ def test_a_route_without_tunnel_is_read_back(route: LinkRoute) -> None:
 
 
 def test_entries_are_read_back() -> None:
-    """Those that are permanent and of that link; nothing else is taken for ours."""
+    """Those of that link; a neighbour only if it is permanent, of an entry it is told whether it was learned."""
     for one in (BEHIND4, BEHIND6):
         payload = neighbours.set_neighbour(one, 5)[16:]
         assert neighbours.parse_neighbour(payload, "cpyvx4", 5) == one
         assert neighbours.parse_neighbour(payload, "cpyvx4", 6) is None
         assert neighbours.parse_neighbour(payload[:8] + b"\2\0" + payload[10:], "cpyvx4", 5) is None
-    for entry in (ENTRY4, ENTRY6):
+    for entry in (ENTRY4, ENTRY6, replace(ENTRY4, mac=EVERYBODY)):
         payload = neighbours.set_fdb(entry, 5)[16:]
         assert neighbours.parse_fdb(payload, entry.link, 5) == entry
-        assert neighbours.parse_fdb(payload[:8] + b"\2\0" + payload[10:], entry.link, 5) is None
+        learned = neighbours.parse_fdb(payload[:8] + b"\2\0" + payload[10:], entry.link, 5)
+        assert learned == replace(entry, learned=True)
+
+
+def test_an_entry_of_everybodys_is_told_apart_by_its_node() -> None:
+    """Others by their MAC alone, of which there is one node: what is expected of our own changes is found again."""
+    for entry in (ENTRY4, replace(ENTRY4, mac=EVERYBODY), replace(ENTRY6, mac=EVERYBODY)):
+        assert neighbours.key(neighbours.set_fdb(entry, 5)[16:]) == neighbours.entry_key(entry)
+    moved = replace(ENTRY4, dst=ip_address("192.0.2.9"))
+    assert neighbours.entry_key(moved) == neighbours.entry_key(ENTRY4)
+    assert neighbours.entry_key(replace(moved, mac=EVERYBODY)) != neighbours.entry_key(replace(ENTRY4, mac=EVERYBODY))
