@@ -108,7 +108,7 @@ class Node:
             "CNI_NETNS": f"/run/netns/{container}",
             "CNI_PATH": str(PROGRAM.parent),
         }
-        words = [*self.enter(), "env", *(f"{name}={value}" for name, value in environ.items()), PROGRAM]
+        words = [*self.enter(), "env", *(f"{name}={value}" for name, value in environ.items()), str(PROGRAM)]
         return json.loads(run(*words, stdin=json.dumps(CONFIG)) or "null")
 
     def run_container(self, name: str) -> Container:

@@ -122,10 +122,10 @@ class Nodes:
     def start(self) -> None:
         """The node is joined as far as its last good set goes, then the source is heard. Raises CniPyError."""
         self._restore()
+        self._source.start(self)
         self._guarded(changed=True, foreign=False)
         self._thread.start()
         self.prober.start()
-        self._source.start(self)
 
     def stop(self) -> None:
         """Nothing is done any more; the kernel keeps all."""
@@ -231,24 +231,24 @@ class Nodes:
 
     def _wish(self, now: float, *, look: bool) -> Wish | None:
         """Who is there and believed; None as long as there is nothing to do it with."""
-        view = self._view
-        if view is None:  # the source has said nothing yet, nor is anything known from before
-            return None
+        view = self._view or View()
         if look:
             self._look(view)
         names = frozenset(view.skipped) | {name.rpartition(".")[0] for name in view.skipped}
         presence = self._roster.look(view, names, now)
         self._time.roster = now + presence.again
         self.conditions.set("peers", presence.alarm)
-        said = presence.nodes.get(self._who.name)
-        if said is None or not said.cidrs:
-            self.conditions.set("node", f"the source gives {self._who.name} no pod network, so it is not joined")
-            return None
         if self._facts is None:
             return None
+        said = presence.nodes.get(self._who.name) or Node(self._who.name, (), "")
         own = own_node(self._who, said, self._work.network, self._facts)
         if own.ip4 is None and own.ip6 is None:
             self.conditions.set("node", f"the link {self._facts.underlay.link} has no address to be reached at")
+            return None
+        if not own.cidrs:  # a source that assigns them may want to know us first
+            lacks = f"the source gives {self._who.name} no pod network, so it is not joined"
+            self.conditions.set("node", lacks if self._heard else "")
+            self._publish(own)
             return None
         self.conditions.set("node", "")
         admitted = self._admission.admit(own, presence.nodes)
@@ -300,16 +300,17 @@ class Nodes:
         if self._told != (wish.own, mtu):
             self._memory.tell(wish.own, mtu)
             self._told = wish.own, mtu
-        if not self._heard:  # only what was known before counts yet
-            return
-        if self._published != wish.own:
-            self._source.publish(wish.own)
-            self._published = wish.own
-        if not self.standing.joined:
+        self._publish(wish.own)
+        if self._heard and not self.standing.joined:  # what was known before is not enough
             self._source.joined()
             self.standing = replace(self.standing, joined=True)
             _LOG.info("joined: %d peers", len(wish.peers))
             self._joined()
+
+    def _publish(self, own: Node) -> None:
+        if self._published != own:
+            self._source.publish(own)
+            self._published = own
 
     def _save(self) -> None:
         self._time.save = inf

@@ -209,7 +209,7 @@ def named(role: Running, name: str) -> bool:
 
 
 def test_a_node_that_boots_knows_its_peers(tmp_path: Path) -> None:
-    """From the last good set, while the source is away; nothing is published or said to be joined before it speaks."""
+    """From the last good set, while the source is away; it is not said to be joined before the source speaks."""
     of = network("vxlan")
     with lab(tmp_path, member(1)) as made:
         one = made.members[0]
@@ -218,7 +218,7 @@ def test_a_node_that_boots_knows_its_peers(tmp_path: Path) -> None:
         memory.nodes = {node.name: node for node in nodes}
         with running(one, of, memory) as role:
             assert holds(one, nodes, of)
-            assert not role.source.published
+            assert not role.source.joins
             assert memory.told[-1][1] == 1450
             role.source.say(*nodes)
             eventually(lambda: role.source.joins == 1, "the source hears that it joined")

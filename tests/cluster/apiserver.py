@@ -26,14 +26,14 @@ Json = dict[str, Any]
 
 
 class ApiServer:
-    """kube-apiserver on 127.0.0.1, with RBAC."""
+    """kube-apiserver at that address, with RBAC."""
 
-    def __init__(self, directory: Path, store: Etcd) -> None:
-        self.url, self.ca = f"https://127.0.0.1:{PORT}", directory / "ca.crt"
+    def __init__(self, directory: Path, store: Etcd, address: str = "127.0.0.1") -> None:
+        self.url, self.ca = f"https://{address}:{PORT}", directory / "ca.crt"
         self._log = directory / "apiserver.log"
         self._process: subprocess.Popen[bytes] | None = None
         authority = trustme.CA()
-        issued = authority.issue_cert("127.0.0.1")
+        issued = authority.issue_cert(address)
         certificate, key, tokens = directory / "api.crt", directory / "api.key", directory / "tokens.csv"
         authority.cert_pem.write_to_path(str(self.ca))
         issued.cert_chain_pems[0].write_to_path(str(certificate))
@@ -43,7 +43,7 @@ class ApiServer:
         self._command = [
             str(KUBERNETES / "kube-apiserver"),
             *("--etcd-servers", store.url, "--service-cluster-ip-range", "10.96.0.0/16"),
-            *("--bind-address", "127.0.0.1", "--advertise-address", "192.0.2.1", "--secure-port", str(PORT)),
+            *("--bind-address", address, "--advertise-address", "192.0.2.1", "--secure-port", str(PORT)),
             *("--tls-cert-file", str(certificate), "--tls-private-key-file", str(key), "--cert-dir", str(directory)),
             *("--service-account-key-file", str(key), "--service-account-signing-key-file", str(key)),
             *("--service-account-issuer", "https://kubernetes.default.svc", "--endpoint-reconciler-type", "none"),
@@ -115,13 +115,13 @@ class ApiServer:
 
 
 @contextmanager
-def apiserver(directory: Path, *, streaming: bool = True) -> Iterator[ApiServer]:
+def apiserver(directory: Path, *, streaming: bool = True, address: str = "127.0.0.1") -> Iterator[ApiServer]:
     """One for the block, and its etcd, which for streaming lists is to be newer than the system's may be."""
     if not (KUBERNETES / "kube-apiserver").exists() or not (KUBERNETES / "etcd").exists():
         pytest.skip(f"kube-apiserver and its etcd are not in {KUBERNETES}: run ./dev setup")
     path = f"{KUBERNETES}:{os.environ['PATH']}" if streaming else os.environ["PATH"]
     with patch.dict(os.environ, PATH=path), etcd(directory, "--unsafe-no-fsync") as store:
-        server = ApiServer(directory, store)
+        server = ApiServer(directory, store, address)
         try:
             server.start()
             yield server
