@@ -68,7 +68,7 @@ def converge(desired: NodeState, observed: NodeState, *, prune: bool = True) -> 
 
 
 def _with_surplus(desired: NodeState, observed: NodeState) -> NodeState:
-    """The desired state, and what is seen in places that it has no wish for."""
+    """The desired state, and what is seen in places that it has no wish for; what was learned goes by itself."""
 
     def both(wanted: tuple[T, ...], seen: tuple[T, ...], key: Callable[[T], Hashable]) -> tuple[T, ...]:
         places = {key(one) for one in wanted}
@@ -80,7 +80,7 @@ def _with_surplus(desired: NodeState, observed: NodeState) -> NodeState:
         addresses=both(desired.addresses, observed.addresses, _address_key),
         routes=both(desired.routes, observed.routes, _route_key),
         neighbours=both(desired.neighbours, observed.neighbours, _neighbour_key),
-        fdb=both(desired.fdb, observed.fdb, Fdb.place),
+        fdb=both(desired.fdb, tuple(one for one in observed.fdb if not one.learned), Fdb.place),
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cni_py.kernel.fake import FakeKernel
 from cni_py.model.converge import converge
 from cni_py.model.net import Link, NodeState
-from cni_py.model.ops import AddLink, AddRoute, DelLink, DelRoute, ReplaceRoute
+from cni_py.model.ops import AddLink, AddRoute, DelLink, DelRoute, ReplaceRoute, SetFdb
 from cni_py.model.overlay import DEVICES, MIXED, Facts, Network, Node, Underlay
 from cni_py.model.result import IPNetwork
 from cni_py.model.words import describe
@@ -161,6 +161,17 @@ def test_a_range_that_stays_has_a_route_all_the_time(desired: NodeState, before:
     for op in ops:
         kernel.apply((op,))
         assert stay <= {route.dst for route in kernel.state.routes}, describe(op)
+
+
+@given(states(), damaged())
+def test_what_was_learned_is_never_written_down(desired: NodeState, seen: NodeState) -> None:
+    """Nor what goes on to be there because nobody has spoken yet."""
+    for prune in (True, False):
+        kernel = _kernel(seen)
+        ops = converge(desired, _ours(kernel), prune=prune)
+        assert not any(isinstance(op, SetFdb) and op.entry.learned for op in ops)
+        kernel.apply(ops)
+        assert converge(desired, _ours(kernel), prune=prune) == ()
 
 
 @given(states())
