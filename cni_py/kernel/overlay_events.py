@@ -112,6 +112,8 @@ class OverlayEvents:
                 case neighbours.RTM_NEWNEIGH | neighbours.RTM_DELNEIGH:
                     ours = struct.unpack_from("=i", payload, 4)[0] in self._ours
                     drift |= ours and neighbours.key(payload) not in expected
+                case rtnl.RTM_NEWLINK if rtnl.is_of_features(payload):
+                    pass  # of a bridge when a port comes or goes, and nothing that we ask for
                 case rtnl.RTM_NEWLINK | rtnl.RTM_DELLINK:
                     index = struct.unpack_from("=i", payload, 4)[0]
                     drift |= index in self._ours

@@ -37,7 +37,8 @@ IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_EXT_MASK, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QU
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_DATA, VETH_INFO_PEER = 1, 2, 5, 1
 IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING, IFLA_BR_MCAST_SNOOPING = 5, 7, 23
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
-_IFLA_LINK_NETNSID = 37
+_IFLA_LINK_NETNSID, _IFLA_EVENT = 37, 44
+_EVENT_FEATURES = 2
 _IFLA_AF_SPEC, _IFLA_BRIDGE_FLAGS, _IFLA_BRIDGE_VLAN_INFO, _BRIDGE_FLAGS_MASTER = 26, 0, 2, 1
 _PVID, _UNTAGGED = 2, 4
 _SKIP_STATS = 1 << 3
@@ -152,13 +153,15 @@ def set_link(index: int, change: dict[str, object], master: int) -> list[bytes]:
         value += _bridge(bridge)
     if value:
         attributes += nested(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "bridge"), nested(IFLA_INFO_DATA, value))
-    if isinstance(vxlan := change.get("vxlan"), Vxlan):
+    before = []
+    if isinstance(vxlan := change.get("vxlan"), Vxlan):  # by itself: beside it the kernel takes no MTU
         value = tunnel.vxlan_change(vxlan)
-        attributes += nested(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "vxlan"), nested(IFLA_INFO_DATA, value))
+        info = nested(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "vxlan"), nested(IFLA_INFO_DATA, value))
+        before.append(_changed(index, 0, 0, info))
     port = set_port(index, change)
     if change.get("isolated") and mask & IFF_UP and attributes:
-        return [_changed(index, 0, 0, attributes), *port, _changed(index, flags, mask)]
-    return [*([_changed(index, flags, mask, attributes)] if mask or attributes else []), *port]
+        return [*before, _changed(index, 0, 0, attributes), *port, _changed(index, flags, mask)]
+    return [*before, *([_changed(index, flags, mask, attributes)] if mask or attributes else []), *port]
 
 
 def _changed(index: int, flags: int, mask: int, attributes: bytes = b"") -> bytes:
@@ -249,6 +252,11 @@ def parse_link(payload: bytes) -> SeenLink:
         vxlan=tunnel.parse_vxlan(data) if kind == "vxlan" else None,
         bridge=_parse_bridge(data) if kind == "bridge" else None,
     )
+
+
+def is_of_features(payload: bytes) -> bool:
+    """True of a link notification that says that the device's features changed, and no more."""
+    return _parse_u32(parse_attrs(payload, _IFINFO.size).get(_IFLA_EVENT)) == _EVENT_FEATURES
 
 
 def new_address(address: Address, index: int) -> bytes:

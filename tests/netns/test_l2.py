@@ -199,6 +199,17 @@ def _one(arriving: socket.socket) -> bytes:
         return b""
 
 
+@pytest.mark.parametrize("underlay", ALL)
+def test_a_network_becomes_a_segment_and_back(underlay: Families, tmp_path: Path) -> None:
+    """In place: the tunnels of the one are those of the other, and no change is refused."""
+    with lab(tmp_path, member(1, underlay=underlay), member(2, underlay=underlay)) as made:
+        for of in (network("vxlan"), L2, network("gpe"), L2, network("vxlan")):
+            made.settle(of)
+        first, second = made.pods(network("vxlan"))
+        for version in (4, 6):
+            carry(first, second, version)
+
+
 SABOTAGE = {
     "tunnel deleted": ["ip link del DEV"],
     "tunnel taken out of the bridge": ["ip link set DEV nomaster"],

@@ -101,6 +101,54 @@ def test_what_pods_bring_about_is_not(watched: Watched) -> None:
     assert watched.told() == NOTHING
 
 
+SEGMENT_FOREIGN = [
+    "ip link del cpybr",
+    "ip link set cpybr down",
+    "ip link set cpybr type bridge mcast_snooping 1",
+    "ip link set cpyvx4 nomaster",
+    "bridge link set dev cpyvx4 isolated off",
+    "ip link set cpyvx4 type vxlan nolearning",
+    "ip addr del 10.244.1.1/16 dev cpybr",
+    "ip route del 10.244.0.0/16 dev cpybr",
+    "bridge fdb del 00:00:00:00:00:00 dev cpyvx4 dst 192.0.2.2",
+    "bridge fdb append 00:00:00:00:00:00 dev cpyvx4 dst 192.0.2.9",
+    "bridge fdb add 0e:00:00:00:00:09 dev cpyvx4 dst 192.0.2.9 self permanent",
+]
+
+
+@pytest.fixture
+def segment(watched: Watched) -> Watched:
+    """The same node in a segment, as a reconciler that has made it listens."""
+    watched.one.passed([member(2)], network("l2"))
+    ours = [watched.one.kernel.index(name) or 0 for name in ("cpybr", "cpyvx4")]
+    watched.events.links(ours, [watched.one.kernel.index("eth0") or 0], learning=True)
+    watched.told()
+    return watched
+
+
+@pytest.mark.parametrize("command", SEGMENT_FOREIGN)
+def test_what_others_do_to_a_segment_is_told(segment: Watched, command: str) -> None:
+    """To its bridge, its tunnel, and where everybody's frames go."""
+    subprocess.run(command.split(), check=True)
+    assert segment.told().drift
+
+
+def test_what_is_learned_in_a_segment_is_not(segment: Watched) -> None:
+    """By tunnel, bridge and node; nor are ports that come and go."""
+    ip("link add cpy000000000001 type veth peer name x")
+    ip("link set cpy000000000001 up master cpybr")
+    ip("link set x up")
+    for command in (
+        "bridge fdb add 0a:00:00:00:00:01 dev cpyvx4 dst 192.0.2.2 self dynamic",
+        "bridge fdb add 0a:00:00:00:00:02 dev cpy000000000001 master dynamic",
+        "bridge fdb del 0a:00:00:00:00:01 dev cpyvx4 dst 192.0.2.2 self",
+        "ip neigh replace 10.244.1.5 lladdr 0a:00:00:00:00:01 dev cpybr nud reachable",
+    ):
+        subprocess.run(command.split(), check=True)
+    ip("link del cpy000000000001")
+    assert segment.told() == NOTHING
+
+
 def test_our_own_changes_are_not(watched: Watched) -> None:
     """Neither of links and routes nor of the table."""
     watched.told()

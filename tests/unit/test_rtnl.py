@@ -10,7 +10,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from unit.plain_wire import plain
 
 from cni_py.kernel import rtnl
-from cni_py.model.net import Address, Bridge, Link, LinkRoute
+from cni_py.model.net import Address, Bridge, Link, LinkRoute, Vxlan
 
 UP, PROMISC = 0x1, 0x100
 ACK, MAKE = 0x5, 0x605  # REQUEST and ACK; and CREATE and EXCL
@@ -221,6 +221,14 @@ def test_a_port_is_isolated_before_it_is_up() -> None:
     assert port == rtnl.set_port(5, {"isolated": True})[0]
     assert last == link(16, ACK, {"index": 5, "flags": UP, "change": UP})
     assert len(rtnl.set_link(5, {"master": "cpybr", "isolated": True}, 4)) == 2
+
+
+def test_what_is_a_tunnels_own_goes_by_itself() -> None:
+    """The kernel takes no MTU beside it ("Cannot change mtu")."""
+    change = {"vxlan": Vxlan(4789, 142, ip_address("192.0.2.1")), "mtu": 1430, "up": True}
+    first, second = rtnl.set_link(5, change, 0)
+    assert first == rtnl.set_link(5, {"vxlan": change["vxlan"]}, 0)[0]
+    assert second == rtnl.set_link(5, {"mtu": 1430, "up": True}, 0)[0]
 
 
 def test_a_port_and_a_bridge_are_read_back() -> None:
