@@ -30,6 +30,7 @@ _LINK, _NEIGH, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CON
 )
 _NFTABLES = 7
 _NEWADDR, _DELADDR, _NEWROUTE, _NEWNETCONF = 20, 21, 24, 80
+_OF_A_LINK = frozenset({rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK, _NEWADDR, _DELADDR})
 _PROTOCOL_KERNEL = 2
 _NUD_PERMANENT = 0x80
 _NFT_DELETED = frozenset({10 << 8 | kind for kind in (2, 5, 8, 11, 14)})  # table, chain, rule, set, elements
@@ -114,11 +115,7 @@ class OverlayEvents:
                     drift |= ours and neighbours.key(payload) not in expected
                 case rtnl.RTM_NEWLINK if rtnl.is_of_features(payload):
                     pass  # of a bridge when a port comes or goes, and nothing that we ask for
-                case rtnl.RTM_NEWLINK | rtnl.RTM_DELLINK:
-                    index = struct.unpack_from("=i", payload, 4)[0]
-                    drift |= index in self._ours
-                    underlay |= index not in self._ours
-                case _ if kind in {_NEWADDR, _DELADDR}:
+                case _ if kind in _OF_A_LINK:
                     index = struct.unpack_from("=I", payload, 4)[0]
                     drift |= index in self._ours
                     underlay |= index not in self._ours
