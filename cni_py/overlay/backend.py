@@ -62,13 +62,19 @@ def guards(node: Node, network: Network) -> tuple[LinkRoute, ...]:
 
 
 def forwarding(node: Node, facts: Facts, links: Iterable[str]) -> tuple[Sysctl, ...]:
-    """The node is a router for the families of its pods, and believes no router advertisement on its tunnels."""
+    """The node is a router for the families of its pods, and believes no router advertisement on its tunnels.
+
+    What comes out of a tunnel may be answered by another way, while a network changes its backend: the tunnels' sources
+    are checked loosely (2), which counts also where all are strict (1), as the kernel takes the larger.
+    """
+    links = tuple(links)
     versions = {cidr.version for cidr in node.cidrs}
     known = [Sysctl("host", "net/ipv4/ip_forward", "1")] if 4 in versions else []
     if 6 in versions and facts.ipv6:
         known.append(Sysctl("host", "net/ipv6/conf/all/forwarding", "1", required=False))
     return (
         *(Sysctl("host", f"net/ipv6/conf/{link}/accept_ra", "0", required=False) for link in links),
+        *(Sysctl("host", f"net/ipv4/conf/{link}/rp_filter", "2") for link in links if 4 in versions),
         *known,
     )
 

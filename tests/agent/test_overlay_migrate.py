@@ -5,15 +5,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 from agent.in_process import MemorySource, Running
 from agent.overlay_nodes import eventually
-from netns.nat_lab import Place
-from netns.overlay_lab import Member, lab, member, network
+from netns.nat_lab import Place, sysctl
+from netns.overlay_lab import Member, carry, lab, member, network
 
+from cni_py.kernel.netns import entered
 from cni_py.model.overlay import BackendName, Network, Node
 from cni_py.model.peers import View
 
@@ -33,6 +35,8 @@ class Hub:
         name = one.member.node.name
         self.sources[name] = one.source
         one.source.publish = self._published  # type: ignore[method-assign]  # this is the hub's
+        for node in one.source.published[-1:]:
+            self.records[name] = node
         self.tell()
 
     def leave(self, name: str) -> None:
@@ -197,6 +201,30 @@ def test_a_network_that_moves_to_a_new_node_is_replaced_in_place(tmp_path: Path)
                 with streaming(pods[0], pods[1]) as other:
                     eventually(lambda: other.sent - other.lost > 20, "the pods of the moved node are back")
                 assert stream.lost == 0
+        finally:
+            for role in roles:
+                role.close()
+
+
+def test_two_nodes_that_choose_differently_hear_each_other(tmp_path: Path) -> None:
+    """One sends by VXLAN, the other by VXLAN-GPE, as amid a change; also where sources are checked strictly."""
+    with lab(tmp_path, member(1), member(2)) as made:
+        for one in made.members:
+            with entered(one.place.fd):
+                sysctl("ipv4/conf/all/rp_filter", "1")
+                sysctl("ipv4/conf/default/rp_filter", "1")
+        hub = Hub(*made.nodes)
+        ways: tuple[tuple[BackendName, ...], ...] = (("vxlan", "gpe"), ("gpe", "vxlan"))
+        roles = [Running(one, permitting(*way)) for one, way in zip(made.members, ways, strict=True)]
+        try:
+            for role in roles:
+                hub.join(role)
+            for one, device in zip(made.members, ("cpyvx4", "cpygpe"), strict=True):
+                eventually(partial(uses, one, device), f"it sends by {device}")
+            pods = [one.attach(permitting("vxlan", "gpe")) for one in made.members]
+            for version in (4, 6):
+                carry(pods[0], pods[1], version)
+                carry(pods[1], pods[0], version)
         finally:
             for role in roles:
                 role.close()
