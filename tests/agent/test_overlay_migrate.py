@@ -36,7 +36,7 @@ class Hub:
         self.sources[name] = one.source
         one.source.publish = self._published  # type: ignore[method-assign]  # this is the hub's
         for node in one.source.published[-1:]:
-            self.records[name] = node
+            self._published(node)
         self.tell()
 
     def leave(self, name: str) -> None:
@@ -44,7 +44,7 @@ class Hub:
         del self.sources[name]
 
     def _published(self, node: Node) -> None:
-        self.records[node.name] = node
+        self.records[node.name] = replace(node, cidrs=self.given[node.name].cidrs)
         self.tell()
 
     def tell(self) -> None:
