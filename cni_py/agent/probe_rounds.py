@@ -107,7 +107,9 @@ class Rounds:
         self._peers = after
         for name in fresh:
             self._put(name, now + self._chance.random() * self.interval)
-        self._senders = {key(address): (name, over) for name, node in peers.items() for address, over in senders(node)}
+        self._senders = {
+            key(address): (name, over) for name, node in peers.items() for address, over in senders(node, network)
+        }
         self._searches &= set(self._peers.values())
 
     def sender(self, address: str) -> str | None:
@@ -161,6 +163,10 @@ class Rounds:
         track, why = _track(sent), words(number)
         if number == errno.ECONNREFUSED:
             track.missed("refused", why)
+        elif (
+            late and sent.over and sent.peer.sight.targets.asks
+        ):  # nobody said its MAC: the tunnel is as silent as that
+            track.missed()
         elif late or number in {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}:
             track.missed("unreachable", why)
         else:

@@ -111,6 +111,16 @@ def test_a_filtered_tunnel_is_named(tmp_path: Path) -> None:
         eventually_fine(one, 1450)
 
 
+def test_a_filtered_tunnel_of_a_segment_is_named(tmp_path: Path) -> None:
+    """Though nobody tells the MAC of its bridge any more."""
+    with probing(tmp_path, member(1), member(2), by="l2") as made:
+        one, two = made.nodes
+        assert eventually_fine(one, 1430)["probed"] == ["underlay", "overlay"]
+        nft(two.member.place, "input", "udp dport 4789 drop")
+        one.ip("neigh flush dev cpybr")
+        eventually_told(one, "VXLAN packets to UDP port 4789 of 192.0.2.2 ")
+
+
 def test_a_path_that_swallows_large_packets_is_named_with_its_sizes(tmp_path: Path) -> None:
     """A switch drops what is too large for a port, without a word; the bridge has 4 bytes to spare for a VLAN."""
     with probing(tmp_path, member(1), member(2)) as made:

@@ -1,5 +1,6 @@
 """What probes tell: a table of what arrives and what is said, and the statistics."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -169,6 +170,17 @@ def test_where_a_peer_is_probed() -> None:
     assert mixed is not None
     assert mixed.over is not None
     assert str(mixed.over.target) == "fd44:0:2::"
+    both = [replace(one, backends=frozenset(("l2",))) for one in ones]
+    segment = targets(both[0], both[1], network("l2"), replace(FACTS, backends=frozenset(("l2",))))
+    assert segment is not None
+    assert segment.over is not None
+    assert (str(segment.over.target), segment.tunnel, segment.mtu, segment.overhead) == (
+        "10.244.2.1",
+        "VXLAN",
+        1430,
+        50,
+    )
+    assert ("10.244.2.1", True) in {(str(address), over) for address, over in senders(ones[1], network("l2"))}
 
 
 def test_whom_nobody_can_ask() -> None:
@@ -179,7 +191,7 @@ def test_whom_nobody_can_ask() -> None:
 
 def test_where_its_packets_come_from() -> None:
     """Its addresses on the underlay, and those that it has in the pod network."""
-    assert {(str(address), over) for address, over in senders(node(2))} == {
+    assert {(str(address), over) for address, over in senders(node(2), network("vxlan"))} == {
         ("192.0.2.2", False),
         ("2001:db8::2", False),
         ("10.244.2.0", True),
