@@ -37,10 +37,10 @@ def _config(one: Joined) -> dict[str, Any]:
     }
 
 
-def _pod(one: Joined, stack: ExitStack) -> tuple[Place, Mapping[str, Any]]:
+def _pod(one: Joined, stack: ExitStack, **more: Any) -> tuple[Place, Mapping[str, Any]]:
     name = f"p{one.name}"
     make_netns(name)
-    result = one.cni("ADD", name, _config(one))
+    result = one.cni("ADD", name, {**_config(one), **more})
     made = place(name, result)
     stack.callback(os.close, made.fd)
     return made, result
@@ -121,6 +121,40 @@ def test_what_pods_bring_about_wakes_nobody(tmp_path: Path) -> None:
         time.sleep(0.1)
         assert [one.status()["passes"] for one in made.nodes] == passes
         assert not any("others changed" in one.log.read_text() for one in made.nodes)
+
+
+def test_a_pod_sends_no_tunnel_packets(tmp_path: Path) -> None:
+    """They come by the bridge, whose name begins as pods' devices do; masqueraded they would look like this node's."""
+    with _segment(tmp_path, "46", "46") as (made, (first, _), _):
+        other = made.nodes[1].member.place
+        with closing(other.packet_socket("eth0")) as arriving:
+            for port, text in ((4789, b"forged tunnel packet"), (4790, b"another port passes")):
+                with closing(first.open(4, "udp")) as asking:
+                    asking.sendto(text, ("192.0.2.2", port))
+            seen = b""
+            while b"another port passes" not in seen:
+                seen = arriving.recv(2048)
+                assert b"forged tunnel packet" not in seen
+
+
+def test_sources_are_checked_where_asked(tmp_path: Path) -> None:
+    """With `antispoof` neighbour discovery, ARP and data pass as they are, and another's address does not."""
+    with cluster(tmp_path, member(1), member(2), of=settings("l2")) as made, ExitStack() as stack:
+        made.start()
+        made.settle(L2)
+        first, _ = _pod(made.nodes[0], stack, antispoof=True)
+        second, _ = _pod(made.nodes[1], stack, antispoof=True)
+        for version in (4, 6):
+            carry(first, second, version)
+            carry(second, first, version)
+        with entered(first.fd):
+            subprocess.run(["ip", "addr", "add", "10.244.1.77/16", "dev", "eth0"], check=True)
+        with closing(second.listen(4, "udp", 7)) as listening, closing(first.open(4, "udp")) as asking:
+            asking.bind(("10.244.1.77", 0))
+            asking.sendto(b"as another", (second.address(4), 7))
+            with closing(first.open(4, "udp")) as honest:
+                honest.sendto(b"as itself", (second.address(4), 7))
+            assert listening.recv(64) == b"as itself"
 
 
 def test_a_node_that_goes_is_forgotten(tmp_path: Path) -> None:
