@@ -199,6 +199,23 @@ def _one(arriving: socket.socket) -> bytes:
         return b""
 
 
+def test_a_pod_that_comes_says_so_on_all_nodes(tmp_path: Path) -> None:
+    """By gratuitous ARP, and with IPv6 by joining its groups: its MAC is known everywhere before it is asked for."""
+    with lab(tmp_path, member(1), member(2)) as made, ExitStack() as stack:
+        made.settle(L2)
+        watching = made.members[1].attach(L2)
+        stack.callback(os.close, watching.fd)
+        arriving = stack.enter_context(closing(watching.packet_socket("eth0")))
+        came = made.members[0].attach(L2)
+        stack.callback(os.close, came.fd)
+        mac = bytes.fromhex(_mac(came).replace(":", ""))
+        announced = b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01" + mac + came.ip4.packed + bytes(6) + came.ip4.packed
+        wanted = {"ARP": mac + announced, "MLD": mac + b"\x86\xdd"}
+        while wanted:
+            frame = arriving.recv(2048)
+            wanted = {name: start for name, start in wanted.items() if not frame[6:].startswith(start)}
+
+
 @pytest.mark.parametrize("underlay", ALL)
 def test_a_network_becomes_a_segment_and_back(underlay: Families, tmp_path: Path) -> None:
     """In place: the tunnels of the one are those of the other, and no change is refused."""
