@@ -31,6 +31,7 @@ _TYPE, _MANAGED = f"{_PREFIX}backend-type", f"{_PREFIX}kube-subnet-manager"
 _DATA = {4: f"{_PREFIX}backend-data", 6: f"{_PREFIX}backend-v6-data"}
 _IP = {4: f"{_PREFIX}public-ip", 6: f"{_PREFIX}public-ipv6"}
 _FIELDS = {4: ("PublicIP", "BackendData"), 6: ("PublicIPv6", "BackendV6Data")}
+KEYS = (_TYPE, _MANAGED, *_DATA.values(), *_IP.values(), *(f"{key}-overwrite" for key in _IP.values()))
 _NONE = (None, "", "0.0.0.0", "::")  # what flannel writes for a family that it does not have
 
 

@@ -13,9 +13,10 @@ from types import MappingProxyType
 
 import msgspec
 
+from cni_py.cluster.flannel import annotations_of
 from cni_py.cluster.kube_access import KubeAccess
 from cni_py.cluster.kube_api import KubeApi, Timing
-from cni_py.cluster.kube_node import KubeNode, decode, member
+from cni_py.cluster.kube_node import ANNOTATION, KubeNode, decode, member
 from cni_py.cluster.kube_writer import Writer
 from cni_py.cluster.record import checked_name, render
 from cni_py.cluster.reflector import Reflector, Unreadable
@@ -36,7 +37,7 @@ class KubeSource:
         self._skipped: dict[str, str] = {}
         self._told = False
         self._troubles = {"reading": "", "own": "", "writing": ""}
-        self._record: str | None = None
+        self._annotations: dict[str, str] = {}
         self._ready = False
         self._guard = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -54,14 +55,16 @@ class KubeSource:
         with self._guard:
             self._loop = asyncio.new_event_loop()
             self._writer = Writer(api, f"{_NODES}/{self._access.node}", self._timing, self._not_written)
-            self._writer.want(self._record, ready=self._ready)
+            self._writer.want(self._annotations, ready=self._ready)
             self._task = self._loop.create_task(self._main(api, self._writer))
         self._thread = threading.Thread(target=self._run, args=(self._loop,), name="kube", daemon=True)
         self._thread.start()
 
     def publish(self, node: Node) -> None:
         """See `Source`."""
-        self._record = render(node, cidrs=False)
+        backend = self._access.flannel
+        flanneld = annotations_of(node, backend) if backend is not None else {}
+        self._annotations = {ANNOTATION: render(node, cidrs=False), **flanneld}
         self._ask()
 
     def joined(self) -> None:
@@ -82,7 +85,7 @@ class KubeSource:
                 self._loop.call_soon_threadsafe(self._want, self._writer)
 
     def _want(self, writer: Writer) -> None:
-        writer.want(self._record, ready=self._ready)
+        writer.want(self._annotations, ready=self._ready)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -138,7 +141,7 @@ class KubeSource:
                 return None, reason
             case KubeNode():
                 try:
-                    return member(now, self._access.cluster, own=now.name == self._access.node), None
+                    return member(now, self._access), None
                 except DecodeError as error:
                     return None, error.message
 

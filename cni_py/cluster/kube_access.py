@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cni_py.model.errors import InvalidConfigError
+from cni_py.model.overlay import BackendName
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -16,6 +17,9 @@ class KubeAccess:
 
     What is a Path is a file that is read again when it changes, what is bytes its content. Without `ca` the system's
     are believed. `cluster` is that of `overlay.Network`.
+
+    With `flannel` the node is one of flanneld's as well, which is the backend that it says there, at flannel's port
+    `flannel_port` with VXLAN.
     """
 
     server: str
@@ -25,6 +29,8 @@ class KubeAccess:
     token: Path | bytes | None = field(default=None, repr=False)
     certificate: Path | bytes | None = field(default=None, repr=False)
     key: Path | bytes | None = field(default=None, repr=False)
+    flannel: BackendName | None = None
+    flannel_port: int = 8472
 
     def __post_init__(self) -> None:
         if not self.server.startswith("https://"):

@@ -15,7 +15,7 @@ import msgspec
 
 from cni_py.cluster.backoff import Backoff
 from cni_py.cluster.kube_api import ApiError, KubeApi, Timing
-from cni_py.cluster.kube_node import ANNOTATION, CONDITION, KubeNode
+from cni_py.cluster.kube_node import CONDITION, KubeNode
 
 _STRATEGIC = "application/strategic-merge-patch+json"  # it adds a condition to those that others have set
 
@@ -25,16 +25,16 @@ class Writer:
 
     def __init__(self, api: KubeApi, path: str, timing: Timing, trouble: Callable[[str], None]) -> None:
         self._api, self._path, self._timing, self._trouble = api, path, timing, trouble
-        self._record: str | None = None
+        self._annotations: dict[str, str] = {}
         self._ready = False
         self._node: KubeNode | None = None
         self._asked = asyncio.Event()  # something else is wanted
         self._moved = asyncio.Event()  # or something else is there
 
-    def want(self, record: str | None, *, ready: bool) -> None:
-        """The record, if there is one yet, and if it is `ready` the condition are to be there."""
-        if (record, ready) != (self._record, self._ready):
-            self._record, self._ready = record, ready
+    def want(self, annotations: dict[str, str], *, ready: bool) -> None:
+        """The annotations, and if it is `ready` the condition are to be there."""
+        if (annotations, ready) != (self._annotations, self._ready):
+            self._annotations, self._ready = annotations, ready
             self._asked.set()
             self._moved.set()
 
@@ -65,20 +65,21 @@ class Writer:
             wait = await self._write(*missing)
             written, since = missing, time.monotonic()
 
-    def _missing(self) -> tuple[str | None, bool] | None:
-        """(the record, whether the condition too) as far as they are not there."""
+    def _missing(self) -> tuple[dict[str, str], bool] | None:
+        """(the annotations, whether the condition too) as far as they are not there."""
         node = self._node
         if node is None:
             return None
-        record = self._record if node.record != self._record else None
+        told = node.told()
+        annotations = {key: value for key, value in self._annotations.items() if told.get(key) != value}
         ready = self._ready and node.unavailable != "False"
-        return (record, ready) if record is not None or ready else None
+        return (annotations, ready) if annotations or ready else None
 
-    async def _write(self, record: str | None, ready: bool) -> float:  # noqa: FBT001  # a tuple's
+    async def _write(self, annotations: dict[str, str], ready: bool) -> float:  # noqa: FBT001  # a tuple's
         """So many seconds the server wants to be left alone."""
         patch: dict[str, Any] = {}
-        if record is not None:
-            patch["metadata"] = {"annotations": {ANNOTATION: record}}
+        if annotations:
+            patch["metadata"] = {"annotations": annotations}
         if ready:
             patch["status"] = {"conditions": [_condition()]}
         try:

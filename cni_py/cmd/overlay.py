@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from cni_py.kernel.overlay_events import OverlayEvents
 from cni_py.kernel.overlay_facts import possible_backends
 from cni_py.model.errors import DecodeError, InvalidConfigError, IOFailureError
 from cni_py.model.node_network import NodeNetwork
-from cni_py.model.overlay import Network, Node
+from cni_py.model.overlay import BackendName, Network, Node
 from cni_py.model.peers import Source
 from cni_py.overlay import guard
 from cni_py.overlay.own import Identity
@@ -108,7 +109,11 @@ def _source(settings: Settings, name: str, memory: DiskMemory) -> Source:
             from cni_py.cluster.kubeconfig import from_kubeconfig
 
             path = Path(peers.kubeconfig)
-            return KubeSource(from_kubeconfig(path, name, cluster) if peers.kubeconfig else in_cluster(name, cluster))
+            reach = from_kubeconfig(path, name, cluster) if peers.kubeconfig else in_cluster(name, cluster)
+            if peers.flannel:
+                backend: BackendName = "vxlan" if "vxlan" in settings.network.backends else "host-gw"
+                reach = replace(reach, flannel=backend, flannel_port=settings.network.vxlan_port)
+            return KubeSource(reach)
         case "etcd":
             from cni_py.cluster.etcd import EtcdSource
             from cni_py.cluster.etcd_access import EtcdAccess

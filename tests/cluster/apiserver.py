@@ -86,7 +86,12 @@ class ApiServer:
 
     def add_node(self, name: str, *cidrs: str, **status: Any) -> None:
         """A Node, as a kubelet and kube-controller-manager make it."""
-        document = {"metadata": {"name": name}, "spec": {"podCIDRs": cidrs, "podCIDR": cidrs[0]}, "status": status}
+        annotations = {"node.alpha.kubernetes.io/ttl": "0"}  # the latter always makes it; flanneld dies without any
+        document = {
+            "metadata": {"name": name, "annotations": annotations},
+            "spec": {"podCIDRs": cidrs, "podCIDR": cidrs[0]},
+            "status": status,
+        }
         self.call("POST", "/api/v1/nodes", document)
 
     def account(self, name: str) -> str:
@@ -127,3 +132,16 @@ def apiserver(directory: Path, *, streaming: bool = True, address: str = "127.0.
             yield server
         finally:
             server.stop()
+
+
+def write_kubeconfig(path: Path, server: ApiServer) -> None:
+    """The administrator's."""
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server.url, "certificate-authority": str(server.ca)}}],
+        "users": [{"name": "u", "user": {"token": "admin"}}],
+    }
+    path.write_text(json.dumps(document))

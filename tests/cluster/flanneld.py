@@ -1,4 +1,4 @@
-"""A real flanneld on a node of the lab, with etcd as its store."""
+"""A real flanneld on a node of the lab, with etcd or Kubernetes as its store."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ WAIT_S = 60
 class Flanneld:
     """It runs, and has its networks: those that it writes for container engines."""
 
-    def __init__(self, member: Member, directory: Path, endpoint: str) -> None:
+    def __init__(self, member: Member, directory: Path, *store: str) -> None:
         if not FLANNELD.exists():
             pytest.skip(f"{FLANNELD} is not there: run ./dev setup")
         name = member.node.name
@@ -29,10 +29,11 @@ class Flanneld:
         self._file = directory / f"{name}-subnet.env"
         command = [
             *("nsenter", f"--net=/run/netns/{name}", str(FLANNELD)),
-            *("-etcd-endpoints", endpoint, "-iface", "eth0", "-subnet-file", str(self._file)),
+            *(*store, "-iface", "eth0", "-subnet-file", str(self._file)),
         ]
+        environ = {**os.environ, "NODE_NAME": name}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environ)
         until(self._file.exists, self.said)
 
     def said(self) -> str:
@@ -60,9 +61,9 @@ class Flanneld:
 
 
 @contextmanager
-def flanneld(member: Member, directory: Path, endpoint: str) -> Iterator[Flanneld]:
-    """It runs for the block, unless the test stops it."""
-    made = Flanneld(member, directory, endpoint)
+def flanneld(member: Member, directory: Path, *store: str) -> Iterator[Flanneld]:
+    """It runs for the block, unless the test stops it; `store` are its options for where it keeps leases."""
+    made = Flanneld(member, directory, *store)
     try:
         yield made
     finally:

@@ -8,6 +8,8 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from agent.overlay_nodes import cluster
+from cluster.apiserver import apiserver, write_kubeconfig
 from cluster.etcd_server import Etcd, etcd
 from cluster.etcd_watcher import Watcher
 from cluster.flanneld import Flanneld, flanneld, routed, until
@@ -38,7 +40,7 @@ class World:
 
     def flanneld(self, one: Member) -> Flanneld:
         """It runs on the node, which gets the pod networks that flanneld took."""
-        made = Flanneld(one, self.path, self.server.url)
+        made = Flanneld(one, self.path, "-etcd-endpoints", self.server.url)
         one.node = replace(one.node, cidrs=made.cidrs)
         return made
 
@@ -189,7 +191,7 @@ def test_of_both_families_by_vxlan_the_pods_of_ipv4(tmp_path: Path) -> None:
 
 @contextmanager
 def _running(made: World, one: Member) -> Iterator[Flanneld]:
-    with flanneld(one, made.path, made.server.url) as running:
+    with flanneld(one, made.path, "-etcd-endpoints", made.server.url) as running:
         one.node = replace(one.node, cidrs=running.cidrs)
         yield running
 
@@ -197,3 +199,36 @@ def _running(made: World, one: Member) -> Iterator[Flanneld]:
 def _told(made: World, path: Path) -> tuple[str, object]:
     logs = [log.read_text() for log in sorted(path.glob("*-flanneld.log"))]
     return "\n".join(logs), made.server.get("/coreos.com/network/subnets")
+
+
+@pytest.mark.sudo
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_with_kubernetes(tmp_path: Path, backend: BackendName) -> None:
+    """Flanneld and ours on Nodes of a real API server: each takes the other for one of its own by its annotations."""
+    settings = {
+        "network": {
+            "cluster": "lab",
+            "cidrs": ["10.244.0.0/16"],
+            "backends": [backend],
+            "vni": 1,
+            "vxlanPort": 8472,
+        },
+        "peers": {"source": "kubernetes", "kubeconfig": str(tmp_path / "kubeconfig"), "flannel": True},
+    }
+    nodes = member(1, "4", "4"), member(2, "4", "4")
+    with cluster(tmp_path, *nodes, of=settings) as made, apiserver(tmp_path, address="192.0.2.254") as server:
+        for node in nodes:
+            server.add_node(node.name, str(node.cidrs[0]))
+        write_kubeconfig(tmp_path / "kubeconfig", server)
+        config = tmp_path / "net-conf.json"
+        config.write_text(json.dumps({"Network": "10.244.0.0/16", "Backend": {"Type": backend}}))
+        theirs, ours = made.lab.members[0], made.nodes[1]
+        store = ("-kube-subnet-mgr", "-kubeconfig-file", str(tmp_path / "kubeconfig"), "-net-config-path", str(config))
+        with flanneld(theirs, tmp_path, *store) as running:
+            ours.start()
+            device = "flannel.1" if backend == "vxlan" else "192.0.2.2"
+            until(lambda: routed(theirs, ours.member.node.cidrs[0], device), running.said)
+            until(lambda: [one["name"] for one in ours.status()["peers"]] == ["n1"], ours.log.read_text)
+            of = Network("lab", (ip_network("10.244.0.0/16"),), (backend,), vni=1, vxlan_port=8472)
+            reach(made.lab.pods(of))
+            assert ours.status()["conditions"] == []

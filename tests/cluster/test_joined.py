@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from agent.overlay_nodes import Cluster, Joined, cluster, eventually, settings
-from cluster.apiserver import apiserver
+from cluster.apiserver import apiserver, write_kubeconfig
 from cluster.etcd_server import Etcd
 from netns.overlay_lab import carry, member, network, place
 from netns.plugin import netns as make_netns
@@ -99,18 +99,7 @@ def test_nodes_with_an_api_server(backends: tuple[BackendName, ...], tmp_path: P
         for node in made.records:
             server.add_node(node.name, *map(str, node.cidrs))
         kubeconfig = tmp_path / "kubeconfig"
-        kubeconfig.write_text(
-            json.dumps(
-                {
-                    "current-context": "c",
-                    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                    "clusters": [
-                        {"name": "c", "cluster": {"server": server.url, "certificate-authority": str(server.ca)}}
-                    ],
-                    "users": [{"name": "u", "user": {"token": "admin"}}],
-                }
-            )
-        )
+        write_kubeconfig(kubeconfig, server)
         configured(made, of, source="kubernetes", kubeconfig=str(kubeconfig))
         for one in made.nodes:
             one.start()
