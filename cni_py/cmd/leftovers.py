@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cni_py.cmd import overlay_leftovers
 from cni_py.cni.firewall import LAYOUTS
 from cni_py.ipam.config import DATA_DIR
 from cni_py.kernel import nft, rtnl
@@ -51,9 +52,14 @@ def sweep(where: Places, *, force: bool, say: Say) -> None:
     if force:
         _remove_links(say)
     _remove_tables(say, force=force)
+    serves = agent_serves()
+    if not serves:  # it would put all back
+        overlay_leftovers.remove(say)
+        for path in _matching(Path(STATE_DIR), "nodes", ".nodes.new"):
+            _remove(path, say)
     for path in (*_lease_files(where), *_state_files(where)):
         _remove(path, say)
-    if not agent_serves():
+    if not serves:
         for path in _run_files():
             _remove(path, say)
 
@@ -62,6 +68,8 @@ def look(where: Places) -> list[str]:
     """All that is there, in words."""
     found = [f"device {name}" for name in _links()]
     found += [f"nftables table {table}" for table in _tables()]
+    found += overlay_leftovers.look()
+    found += [str(path) for path in _matching(Path(STATE_DIR), "nodes")]
     found += [f"{path}/{name}: leased" for path in _networks(where) for name in _leases(path)]
     found += [str(path) for path in _lease_files(where)]
     found += [str(path) for path in (*_state_files(where), *_records(where)) if os.path.lexists(path)]
@@ -167,7 +175,9 @@ def _records(where: Places) -> Iterator[Path]:
 
 
 def _run_files() -> Iterator[Path]:
-    yield from _matching(_RUN_DIR, "del/*", "del/.*", "del", "agent.sock", ".agent.sock.*")
+    yield from _matching(
+        _RUN_DIR, "del/*", "del/.*", "del", "agent.sock", ".agent.sock.*", "node.json", ".node.json.new"
+    )
     yield _RUN_DIR
 
 

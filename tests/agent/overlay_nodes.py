@@ -117,6 +117,24 @@ class Joined:
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 
+    @contextmanager
+    def place_of_agent(self) -> Iterator[Callable[..., str]]:
+        """What runs `cni-py` where the agent is now, also after it has ended: what it says."""
+        holder = subprocess.Popen(["nsenter", "-t", str(self.pid), "--net", "--mount", "sleep", "600"])
+        enter = ("nsenter", "-t", str(holder.pid), "--net", "--mount")
+
+        def command(*words: str) -> str:
+            done = subprocess.run(
+                [*enter, *PYTHON, str(PROGRAM), *words], check=False, capture_output=True, text=True, timeout=60
+            )
+            return done.stdout + done.stderr
+
+        try:
+            yield command
+        finally:
+            holder.kill()
+            holder.wait()
+
     def cni(self, command: str, container: str, config: Mapping[str, Any]) -> Any:
         """What the plugin answers to a call for the namespace of that name, on the node."""
         assert self.agent is not None

@@ -9,6 +9,8 @@ from agent.overlay_nodes import cluster, eventually, settings, write_record
 from netns.overlay_lab import carry, member, network, place
 from netns.plugin import netns as make_netns
 
+from cni_py.model.net import NodeState
+
 pytestmark = pytest.mark.sudo
 
 
@@ -117,3 +119,22 @@ def test_routes_and_plan_tell_what_is_and_what_would_be(tmp_path: Path) -> None:
         assert not one.settled(made.records, network("vxlan"))
         assert "no way" not in one.command("routes", *config)
         one.agent.signal(signal.SIGCONT)  # type: ignore[union-attr]
+
+
+def test_uninstall_leaves_nothing_of_it(tmp_path: Path) -> None:
+    """Once the agent has ended: before, it says that one serves."""
+    with cluster(tmp_path, member(1), member(2), of=settings("gpe")) as made:
+        made.start()
+        one = made.nodes[0]
+        made.settle(network("gpe"))
+        eventually(lambda: one.saved({"n1", "n2"}), "the nodes are on disk")
+        said = one.command("uninstall", "--bin-dir", "/nowhere", status=1)
+        assert one.settled(made.records, network("gpe")), said
+        with one.place_of_agent() as command:
+            one.stop()
+            said = command("uninstall", "--bin-dir", "/nowhere")
+        # These are mounts of the test's.
+        assert said.endswith("left of cni-py:\n  /var/lib/cni-py\n  /run/cni-py\n")
+        assert "overlay: delete 'cpygpe'" in said
+        assert not one.member.read(NodeState()).routes
+        assert not one.saved({"n1", "n2"})
