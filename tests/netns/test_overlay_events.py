@@ -1,5 +1,6 @@
 """What wakes the overlay: others' changes to its links and all on them, and to the underlay; no pod does."""
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -186,3 +187,14 @@ def test_without_an_underlay_any_link_may_be_it(watched: Watched) -> None:
     watched.told()
     ip("link add late type veth peer name y")
     assert watched.told() == UNDERLAY
+
+
+def test_what_was_lost_counts_as_everything(watched: Watched) -> None:
+    """More than the kernel keeps for us (ENOBUFS)."""
+    watched.told()
+    buffer = 4096
+    watched.events._route._socket.setsockopt(socket.SOL_SOCKET, 33, buffer)  # SO_RCVBUFFORCE
+    for number in range(200):
+        ip(f"neigh replace 10.244.2.0 lladdr 0e:00:00:00:00:{number:02x} dev cpyvx4")
+    assert watched.told() == Foreign(drift=True, underlay=True)
+    assert watched.told() == NOTHING
