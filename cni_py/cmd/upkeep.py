@@ -16,7 +16,7 @@ from cni_py.kernel import rtnl
 from cni_py.kernel.inventory import read_links, read_node
 from cni_py.kernel.netlink import NetlinkError
 from cni_py.kernel.node import open_route_socket
-from cni_py.kernel.sysctl import read_sysctl
+from cni_py.kernel.sysctl import seen_sysctl
 from cni_py.model.attachment import Attachment, Key
 from cni_py.model.errors import CniPyError
 from cni_py.model.lease import SEPARATOR, Lease
@@ -120,7 +120,7 @@ class NodeUpkeep:
                 self._mend_firewall(here)
 
     def _mend_links(self, attachments: Iterable[Attachment]) -> None:
-        seen = Seen(read_node(self._reader), read_sysctl)
+        seen = Seen(read_node(self._reader), seen_sysctl)
         with WarmMachine(self._warm).kernels().host() as kernel:
             for op in plan_repairs(attachments, seen):
                 try:

@@ -3,7 +3,7 @@
 A veth that is gone is not made again: its other end went too, and only a new ADD can give the container one.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from cni_py.cni.state import desired_state
@@ -12,16 +12,16 @@ from cni_py.model.diff import diff
 from cni_py.model.net import Address, Link, LinkRoute, NodeState, Sysctl
 from cni_py.model.ops import Op
 
-# The value of a sysctl of the host, None if there is no such file.
-ReadSysctl = Callable[[str], str | None]
+# A sysctl of the host as it is; None if it is required and not there.
+SeenSysctl = Callable[[Sysctl], Sysctl | None]
 
 
 class Seen:
     """The host as it was read, by link."""
 
-    def __init__(self, observed: NodeState, read_sysctl: ReadSysctl) -> None:
+    def __init__(self, observed: NodeState, sysctl: SeenSysctl) -> None:
         self.links = {link.name: link for link in observed.links}
-        self._read_sysctl = read_sysctl
+        self._sysctl = sysctl
         self._addresses: dict[str, list[Address]] = {}
         self._routes: dict[str, list[LinkRoute]] = {}
         for address in observed.addresses:
@@ -36,17 +36,8 @@ class Seen:
             links=tuple(_as_seen(link, self.links[link.name]) for link in desired.links if link.name in self.links),
             addresses=tuple(one for name in names for one in self._addresses.get(name, ())),
             routes=tuple(one for name in names for one in self._routes.get(name, ())),
-            sysctls=tuple(self._sysctls(desired)),
+            sysctls=tuple(one for wanted in desired.sysctls if (one := self._sysctl(wanted)) is not None),
         )
-
-    def _sysctls(self, desired: NodeState) -> Iterator[Sysctl]:
-        """One that is not required and not there is as it should be."""
-        for wanted in desired.sysctls:
-            value = self._read_sysctl(wanted.key)
-            if value is None and not wanted.required:
-                value = wanted.value
-            if value is not None:
-                yield replace(wanted, value=value)
 
 
 def plan_repairs(attachments: Iterable[Attachment], seen: Seen) -> tuple[Op, ...]:

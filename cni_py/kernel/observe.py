@@ -14,9 +14,9 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from cni_py.kernel import netns
-from cni_py.kernel.sysctl import read_sysctl
+from cni_py.kernel.sysctl import seen_sysctl
 from cni_py.kernel.tc import tbf
-from cni_py.model.net import Address, Link, LinkKind, LinkRoute, NodeState, Ns, Shaper, Sysctl
+from cni_py.model.net import Address, Link, LinkKind, LinkRoute, NodeState, Ns, Shaper
 from cni_py.model.result import IPNetwork
 
 _MAX_U32 = (1 << 32) - 1
@@ -60,7 +60,7 @@ def _read(ns: Ns, desired: NodeState) -> NodeState:
             links=tuple(_link(route, link, present) for link in wanted),
             addresses=tuple(one for name, index in present.items() for one in _addresses(route, ns, name, index)),
             routes=tuple(one for name, index in present.items() for one in _routes(route, ns, name, index)),
-            sysctls=tuple(_sysctls(ns, desired)),
+            sysctls=tuple(one for wanted in desired.sysctls if wanted.ns == ns and (one := seen_sysctl(wanted))),
             shapers=tuple(one for one in desired.shapers if ns == "host" and _is_shaped(route, one)),
         )
 
@@ -126,17 +126,6 @@ def _dst(seen: Any) -> IPNetwork:  # noqa: ANN401  # pyroute2 is not typed
 def _gateway(seen: Any) -> Any:  # noqa: ANN401  # pyroute2 is not typed
     gateway = seen.get_attr("RTA_GATEWAY")
     return ip_address(gateway) if gateway else None
-
-
-def _sysctls(ns: Ns, desired: NodeState) -> list[Sysctl]:
-    """One that is not required and not there is as it should be."""
-    found = []
-    for wanted in desired.sysctls:
-        if wanted.ns == ns:
-            value = read_sysctl(wanted.key)
-            value = wanted.value if value is None and not wanted.required else value
-            found += [] if value is None else [Sysctl(ns, wanted.key, value, wanted.required)]
-    return found
 
 
 def _is_shaped(route: IPRoute, shaper: Shaper) -> bool:

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from cni_py.kernel import neighbours, rtnl
 from cni_py.kernel.errnos import translate
 from cni_py.kernel.netlink import NetlinkError, NetlinkSocket
-from cni_py.kernel.sysctl import read_sysctl
+from cni_py.kernel.sysctl import seen_sysctl
 from cni_py.model.net import (
     PROTOCOL_OVERLAY,
     TABLE_MAIN,
@@ -56,7 +56,7 @@ class OverlayReader:
             links=tuple(_as_link(link, self._name_of(link.master) if link.master else "") for link in seen),
             addresses=tuple(one for link in seen for one in self._addresses(link)),
             routes=tuple(self._own_routes()),
-            sysctls=tuple(_sysctls(sysctls)),
+            sysctls=tuple(one for wanted in sysctls if (one := seen_sysctl(wanted)) is not None),
             neighbours=tuple(one for link in seen for one in self._neighbours_on(link)),
             fdb=tuple(one for link in seen if link.kind == "vxlan" for one in self._fdb_of(link)),
         )
@@ -207,16 +207,6 @@ def _as_link(seen: rtnl.SeenLink, master: str) -> Link:
         vxlan=seen.vxlan,
         bridge=seen.bridge,
     )
-
-
-def _sysctls(asked: Iterable[Sysctl]) -> Iterator[Sysctl]:
-    """One that is not required and not there is as it should be."""
-    for one in asked:
-        value = read_sysctl(one.key)
-        if value is None and not one.required:
-            value = one.value
-        if value is not None:
-            yield Sysctl("host", one.key, value, one.required)
 
 
 def _is_within(inner: IPNetwork, outer: IPNetwork) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from agent.in_process import MemorySource, Running
 from agent.overlay_nodes import eventually
 from netns.nat_lab import Place, sysctl
-from netns.overlay_lab import Member, carry, lab, member, network
+from netns.overlay_lab import Lab, Member, carry, lab, member, network
 
 from cni_py.kernel.netns import entered
 from cni_py.model.overlay import BackendName, Network, Node
@@ -119,6 +119,20 @@ def uses(one: Member, device: str) -> bool:
     return {route.link for route in state.routes if route.kind == "unicast"} == {device}
 
 
+@contextmanager
+def roles_on(made: Lab, *networks: Network) -> Iterator[tuple[Hub, list[Running]]]:
+    """The role on each node, with a network each, and the hub between them; those that are in the list end with it."""
+    hub = Hub(*made.nodes)
+    roles = [Running(one, of) for one, of in zip(made.members, networks, strict=True)]
+    try:
+        for role in roles:
+            hub.join(role)
+        yield hub, roles
+    finally:
+        for role in roles:
+            role.close()
+
+
 def restarted(hub: Hub, before: Running, of: Network) -> Running:
     """The role again on the same node, with another network: what an upgrade does."""
     hub.leave(before.member.node.name)
@@ -141,69 +155,46 @@ def test_a_backend_is_changed_node_by_node(
     old: tuple[BackendName, ...], before: str, new: tuple[BackendName, ...], device: str, tmp_path: Path
 ) -> None:
     """Each node in turn permits both; a stream goes on all the time, and in the end all use the new one."""
-    with lab(tmp_path, member(1), member(2)) as made:
-        hub = Hub(*made.nodes)
-        roles = [Running(one, permitting(*old)) for one in made.members]
-        try:
-            for role in roles:
-                hub.join(role)
-            eventually(lambda: all(uses(one, before) for one in made.members), "joined")
-            pods = [one.attach(permitting("vxlan")) for one in made.members]
-            with streaming(*pods) as stream:
-                for at in (0, 1):
-                    roles[at] = restarted(hub, roles[at], permitting(*new))
-                    eventually(lambda at=at: roles[at].nodes.standing.joined, "joined again")  # type: ignore[misc]
-                eventually(lambda: all(uses(one, device) for one in made.members), "both use the new backend")
-                sent = stream.sent
-                eventually(lambda: stream.sent > sent + 50, "the stream goes on")
-                assert stream.lost == 0
-        finally:
-            for role in roles:
-                role.close()
+    of = permitting(*old)
+    with lab(tmp_path, member(1), member(2)) as made, roles_on(made, of, of) as (hub, roles):
+        eventually(lambda: all(uses(one, before) for one in made.members), "joined")
+        pods = [one.attach(permitting("vxlan")) for one in made.members]
+        with streaming(*pods) as stream:
+            for at in (0, 1):
+                roles[at] = restarted(hub, roles[at], permitting(*new))
+                eventually(lambda at=at: roles[at].nodes.standing.joined, "joined again")  # type: ignore[misc]
+            eventually(lambda: all(uses(one, device) for one in made.members), "both use the new backend")
+            sent = stream.sent
+            eventually(lambda: stream.sent > sent + 50, "the stream goes on")
+            assert stream.lost == 0
 
 
 def test_an_agent_that_restarts_loses_no_packet(tmp_path: Path) -> None:
     """Five times; nor does one that is away."""
     of = network("vxlan")
-    with lab(tmp_path, member(1), member(2)) as made:
-        hub = Hub(*made.nodes)
-        roles = [Running(one, of) for one in made.members]
-        try:
-            for role in roles:
-                hub.join(role)
-            eventually(lambda: all(uses(one, "cpyvx4") for one in made.members), "joined")
-            with streaming(*[one.attach(of) for one in made.members]) as stream:
-                for _ in range(5):
-                    roles[0] = restarted(hub, roles[0], of)
-                    eventually(lambda: roles[0].nodes.standing.joined, "joined again")
-                assert stream.lost == 0
-        finally:
-            for role in roles:
-                role.close()
+    with lab(tmp_path, member(1), member(2)) as made, roles_on(made, of, of) as (hub, roles):
+        eventually(lambda: all(uses(one, "cpyvx4") for one in made.members), "joined")
+        with streaming(*[one.attach(of) for one in made.members]) as stream:
+            for _ in range(5):
+                roles[0] = restarted(hub, roles[0], of)
+                eventually(lambda: roles[0].nodes.standing.joined, "joined again")
+            assert stream.lost == 0
 
 
 def test_a_network_that_moves_to_a_new_node_is_replaced_in_place(tmp_path: Path) -> None:
     """A peer's address changes: the stream to the third goes on, and that to the peer comes back."""
     of = network("gpe")
-    with lab(tmp_path, member(1), member(2), member(3)) as made:
-        hub = Hub(*made.nodes)
-        roles = [Running(one, of) for one in made.members]
-        try:
-            for role in roles:
-                hub.join(role)
-            eventually(lambda: all(uses(one, "cpygpe") for one in made.members), "joined")
-            pods = [one.attach(of) for one in made.members]
-            with streaming(pods[0], pods[2]) as stream:
-                made.members[1].ip("addr add 192.0.2.77/24 dev eth0")
-                made.members[1].ip("addr del 192.0.2.2/24 dev eth0")
-                made.members[1].ip("addr add 192.0.2.77/24 dev eth0")
-                eventually(lambda: str(hub.records["n2"].ip4) == "192.0.2.77", "the others hear of it")
-                with streaming(pods[0], pods[1]) as other:
-                    eventually(lambda: other.sent - other.lost > 20, "the pods of the moved node are back")
-                assert stream.lost == 0
-        finally:
-            for role in roles:
-                role.close()
+    with lab(tmp_path, member(1), member(2), member(3)) as made, roles_on(made, of, of, of) as (hub, _):
+        eventually(lambda: all(uses(one, "cpygpe") for one in made.members), "joined")
+        pods = [one.attach(of) for one in made.members]
+        with streaming(pods[0], pods[2]) as stream:
+            made.members[1].ip("addr add 192.0.2.77/24 dev eth0")
+            made.members[1].ip("addr del 192.0.2.2/24 dev eth0")
+            made.members[1].ip("addr add 192.0.2.77/24 dev eth0")
+            eventually(lambda: str(hub.records["n2"].ip4) == "192.0.2.77", "the others hear of it")
+            with streaming(pods[0], pods[1]) as other:
+                eventually(lambda: other.sent - other.lost > 20, "the pods of the moved node are back")
+            assert stream.lost == 0
 
 
 def test_two_nodes_that_choose_differently_hear_each_other(tmp_path: Path) -> None:
@@ -213,18 +204,10 @@ def test_two_nodes_that_choose_differently_hear_each_other(tmp_path: Path) -> No
             with entered(one.place.fd):
                 sysctl("ipv4/conf/all/rp_filter", "1")
                 sysctl("ipv4/conf/default/rp_filter", "1")
-        hub = Hub(*made.nodes)
-        ways: tuple[tuple[BackendName, ...], ...] = (("vxlan", "gpe"), ("gpe", "vxlan"))
-        roles = [Running(one, permitting(*way)) for one, way in zip(made.members, ways, strict=True)]
-        try:
-            for role in roles:
-                hub.join(role)
+        with roles_on(made, permitting("vxlan", "gpe"), permitting("gpe", "vxlan")):
             for one, device in zip(made.members, ("cpyvx4", "cpygpe"), strict=True):
                 eventually(partial(uses, one, device), f"it sends by {device}")
             pods = [one.attach(permitting("vxlan", "gpe")) for one in made.members]
             for version in (4, 6):
                 carry(pods[0], pods[1], version)
                 carry(pods[1], pods[0], version)
-        finally:
-            for role in roles:
-                role.close()

@@ -45,6 +45,10 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
             socket = nft.connect()
             events = OverlayEvents(one.kernel.port, socket.port)
             events.links([one.kernel.index("cpyvx4") or 0], [one.kernel.index("eth0") or 0])
+            quiet = False
+            while not quiet:  # of young links the kernel goes on to tell for a moment, of their own addresses
+                events.wait(0.3)
+                quiet = not events.take()
             try:
                 yield Watched(events, socket, one)
             finally:
