@@ -118,7 +118,7 @@ def test_killed(mode: str, command: str, populated: bool, tmp_path: Path) -> Non
     caller.delete({**config, "prevResult": caller.add(config)})  # all is imported now
     full = _seconds_of(caller, command, config)
     draw = random.Random(7)  # noqa: S311  # instants, not secrets
-    stages = set()
+    stages: set[tuple[bool, ...]] = set()
     for number in range(4 * KILLS):
         if number >= KILLS and len(stages) >= 2:
             break
