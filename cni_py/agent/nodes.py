@@ -76,7 +76,6 @@ class Standing:
     """How things are, for whoever asks."""
 
     wish: Wish | None = None
-    view: View = field(default_factory=View)
     refused: Mapping[str, str] = field(default_factory=dict)
     joined: bool = False
     passes: int = 0
@@ -139,6 +138,11 @@ class Nodes:
     def network(self) -> Network:
         """What all nodes agree on."""
         return self._work.network
+
+    @property
+    def guard_port(self) -> int:
+        """The address of the socket by which nftables are changed."""
+        return self._work.guard.port
 
     def liveness(self, name: str) -> Mapping[str, Any]:
         """What is known of the way to a peer by probing it."""
@@ -254,14 +258,13 @@ class Nodes:
         admitted = self._admission.admit(own, presence.nodes)
         told = {**view.skipped, **admitted.refused}
         self.conditions.replace("peer ", told)
-        self.standing = replace(self.standing, view=view, refused=told)
+        self.standing = replace(self.standing, refused=told)
         return Wish(own, admitted.peers, self._facts)
 
     def _look(self, view: View) -> None:
         """The underlay as it is now; while it is down or away, as it was."""
         kernel, said = self._work.kernel, view.nodes.get(self._who.name)
-        wanted = {one for one in (self._who.ip4, self._who.ip6, said and said.ip4, said and said.ip6) if one}
-        link = self._who.interface or kernel.find_underlay(wanted)
+        link = self._who.interface or kernel.find_underlay(self._who.addresses(said))
         underlay = kernel.underlay(link) if link else None
         if underlay is None:
             what = f"the link {link} is down or not there" if link else "no link leads to other nodes"

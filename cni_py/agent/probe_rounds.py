@@ -163,10 +163,8 @@ class Rounds:
         track, why = _track(sent), words(number)
         if number == errno.ECONNREFUSED:
             track.missed("refused", why)
-        elif (
-            late and sent.over and sent.peer.sight.targets.asks
-        ):  # nobody said its MAC: the tunnel is as silent as that
-            track.missed()
+        elif late and sent.over and sent.peer.sight.targets.asks:
+            track.missed()  # nobody said its MAC: the tunnel is as silent as that
         elif late or number in {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}:
             track.missed("unreachable", why)
         else:

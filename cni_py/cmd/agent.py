@@ -92,12 +92,16 @@ class Agent:
         nobody = Caller(None, nullcontext)
         counted = self.metrics.repaired, self.metrics.collected
         upkeep = NodeUpkeep(self._warm, lambda: calls.replay(nobody), options.grace, *counted)
-        self._housekeeping = Housekeeping(upkeep, HostEvents([self._warm.firewall.socket]))
         self._nodes: Nodes | None = None
+        own = [self._warm.firewall.socket.port]
         if "overlay" in options.roles:
             from cni_py.cmd.overlay import open_nodes, read_settings
 
-            self._nodes = open_nodes(read_settings(options.config), self.metrics.repaired, self._joined)
+            # Only joined to the others a node may have pods.
+            joined = self._write_configuration
+            self._nodes = open_nodes(read_settings(options.config), self.metrics.repaired, joined)
+            own.append(self._nodes.guard_port)
+        self._housekeeping = Housekeeping(upkeep, HostEvents(own))
 
     def start(self) -> None:
         """It serves. Raises CniPyError."""
@@ -123,10 +127,6 @@ class Agent:
         if not self.server.stop(_DRAIN_SECONDS):
             _LOG.warning("calls were not over within %g s and are left to the kernel", _DRAIN_SECONDS)
         _LOG.info("stopped")
-
-    def _joined(self) -> None:
-        """The node is joined to the others: only now pods may come."""
-        self._write_configuration()
 
     def _write_configuration(self) -> None:
         """From now on runtimes take the node for ready. It stays when the agent goes: forwarders wait for the next."""

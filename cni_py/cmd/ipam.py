@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cni_py.ipam import verbs
 from cni_py.ipam.ports import LeaseStore
 from cni_py.model.errors import BadEnvironmentError
+from cni_py.model.node_network import NODE_FILE, segment_gateway
 from cni_py.model.result import IPNetwork, Result
 from cni_py.spec import gojson
 from cni_py.spec.request import Request
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from cni_py.store.lease_warm import WarmLeaseStore
 
 NAME = "cni-py-ipam"
-NODE_FILE = "/run/cni-py/node.json"  # `store.node_file`
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _MAX_RESOLV_CONF = 1 << 20
 
@@ -39,10 +39,10 @@ def call(request: Request, *, attached: str = "") -> bytes:
 
 def serve(request: Request, store: LeaseStore, *, attached: str = "") -> bytes:
     """The same over any store."""
+    if request.command == "ADD":
+        return render_result(lease(request, store, attached=attached), request.cni_version)
     request = _with_ranges(request)
     match request.command:
-        case "ADD":
-            return render_result(lease(request, store, attached=attached), request.cni_version)
         case "DEL":
             verbs.delete(request, store)
         case "CHECK":
@@ -82,8 +82,6 @@ def _range(cidr: IPNetwork, known: "NodeNetwork") -> dict[str, str]:
 
     Their gateway is the node, by its own address there, before the first that is given.
     """
-    from cni_py.model.node_network import segment_gateway
-
     gateway = segment_gateway(cidr, known.networks) if known.segment else None
     if gateway is None:
         return {"subnet": str(cidr)}

@@ -17,18 +17,15 @@ from cni_py.kernel.overlay_events import OverlayEvents
 from cni_py.kernel.overlay_facts import possible_backends
 from cni_py.model.errors import DecodeError, InvalidConfigError, IOFailureError
 from cni_py.model.node_network import NodeNetwork
-from cni_py.model.overlay import BackendName, Network, Node
+from cni_py.model.overlay import BackendName, Node
 from cni_py.model.peers import Source
-from cni_py.overlay import guard
+from cni_py.overlay.guard import GUARD
 from cni_py.overlay.own import Identity
 from cni_py.store.node_file import NodeFile
 from cni_py.store.whole_file import WholeFile
 
 if TYPE_CHECKING:
     from cni_py.cluster.keyspace import Keyspace
-
-CONFIG = "/etc/cni-py/config.yaml"
-_TUNNELED = Network("", (), ("vxlan",))
 
 
 def read_settings(path: str) -> Settings:
@@ -47,28 +44,24 @@ def read_settings(path: str) -> Settings:
         raise InvalidConfigError(f"{path}: {error.message}", "docs/overlay.md has an example") from None
 
 
-def node_name(settings: Settings) -> str:
-    """The node's name among its peers. Raises InvalidConfigError."""
-    name = settings.node.name or socket.gethostname().lower()
+def identity(settings: Settings) -> Identity:
+    """Who this node is among its peers. Raises InvalidConfigError."""
+    node = settings.node
     try:
-        return checked_name(name)
+        name = checked_name(node.name or socket.gethostname().lower())
     except DecodeError as error:
         raise InvalidConfigError(error.message, "give one: node.name in the configuration") from None
+    return Identity(name, node.interface, node.ipv4, node.ipv6, settings.probe_port, settings.probe_seconds)
 
 
 def open_nodes(settings: Settings, repaired: Callable[[str, int], None], joined: Callable[[], None]) -> Nodes:
     """Raises CniPyError for what no waiting mends."""
-    network, name = settings.network.network(), node_name(settings)
-    node = settings.node
-    who = Identity(name, node.interface, node.ipv4, node.ipv6, settings.probe_port, settings.probe_seconds)
-    memory = DiskMemory(settings)
-    source = _source(settings, name, memory)
+    who, memory = identity(settings), DiskMemory(settings)
+    source = _source(settings, who.name, memory)
     backends = possible_backends()
     kernel = OverlayKernel()
-    known = guard.layout(network) or guard.layout(_TUNNELED)
-    assert known is not None  # noqa: S101  # VXLAN is a tunnel
-    table = TunnelGuard(known)
-    work = Reconciler(network, kernel, table, OverlayEvents(kernel.port, table.port))
+    table = TunnelGuard(GUARD)
+    work = Reconciler(settings.network.network(), kernel, table, OverlayEvents(kernel.port, table.port))
     return Nodes(who, source, work, memory, backends, repaired, joined)
 
 

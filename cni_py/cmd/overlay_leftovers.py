@@ -1,14 +1,13 @@
 """What is on a node of the overlay: devices, routes, the guard's table. Found, removed."""
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
-from cni_py.kernel import nft
+from cni_py.kernel.guard import TunnelGuard
 from cni_py.kernel.overlay import OverlayKernel
 from cni_py.model.converge import converge
 from cni_py.model.errors import MissingFeatureError
 from cni_py.model.net import NodeState
-from cni_py.model.nft import Change, DestroyTable
 from cni_py.model.overlay import DEVICES
 from cni_py.model.words import describe
 from cni_py.overlay.guard import GUARD
@@ -22,10 +21,9 @@ def remove(say: Callable[[str], None]) -> None:
     for op in ops:
         if op not in refused:
             say(f"overlay: {describe(op)}")
-    if _has_table():
-        with closing(nft.connect()) as tables:
-            nft.commit(tables, Change((), (DestroyTable(GUARD),)))
-        say(f"removed nftables table {GUARD.text()}")
+    with _table() as table:
+        if table is not None and table.remove():
+            say(f"removed nftables table {GUARD.text()}")
 
 
 def look() -> list[str]:
@@ -33,12 +31,17 @@ def look() -> list[str]:
     with closing(OverlayKernel()) as kernel:
         routes = kernel.read(()).routes
     found = [f"a route of the overlay to {route.dst}" for route in routes]
-    return [*found, *([f"nftables table {GUARD.text()}"] if _has_table() else [])]
+    with _table() as table:
+        return [*found, *([f"nftables table {GUARD.text()}"] if table is not None and table.is_there() else [])]
 
 
-def _has_table() -> bool:
+@contextmanager
+def _table() -> Iterator[TunnelGuard | None]:
+    """The guard's; None where the kernel has no nftables."""
     try:
-        with closing(nft.connect()) as tables:
-            return nft.table_exists(tables, GUARD)
+        table = TunnelGuard(GUARD)
     except MissingFeatureError:
-        return False
+        yield None
+        return
+    with closing(table):
+        yield table

@@ -31,6 +31,7 @@ def standing(nodes: "Nodes") -> dict[str, Any]:
         return found
     network = nodes.network
     try:
+        mtu = pod_mtu(wish.own, network, wish.facts)
         found |= {
             "node": {**_node(wish.own), "backends": list(offered(network, wish.facts))},
             "network": {
@@ -39,8 +40,8 @@ def standing(nodes: "Nodes") -> dict[str, Any]:
                 "backends": list(network.backends),
             },
             "underlay": {"link": wish.facts.underlay.link, "mtu": wish.facts.underlay.mtu},
-            "mtu": pod_mtu(wish.own, network, wish.facts).value,
-            "mtu_sum": str(pod_mtu(wish.own, network, wish.facts)),
+            "mtu": mtu.value,
+            "mtu_sum": str(mtu),
         }
         for peer in list(wish.peers.values())[:_MOST]:
             told = ways(wish.own, peer, network, wish.facts)

@@ -6,7 +6,7 @@ beside an agent and without one.
 
 from typing import Any
 
-from cni_py.cmd.overlay import DiskMemory, node_name, read_settings
+from cni_py.cmd.overlay import DiskMemory, identity, read_settings
 from cni_py.kernel.overlay import OverlayKernel
 from cni_py.kernel.overlay_facts import facts, possible_backends
 from cni_py.model.converge import converge
@@ -16,7 +16,7 @@ from cni_py.model.node_network import SEGMENT
 from cni_py.model.overlay import DEVICES, Node
 from cni_py.model.words import describe
 from cni_py.overlay.admit import Admission
-from cni_py.overlay.own import Identity, own_node
+from cni_py.overlay.own import own_node
 from cni_py.overlay.select import plan
 
 
@@ -35,20 +35,20 @@ def read_routes(config: str) -> list[dict[str, Any]]:
 def planned(config: str) -> list[str]:
     """The steps from what the kernel holds to what it should. Raises CniPyError where that is not known."""
     settings = read_settings(config)
-    name, network = node_name(settings), settings.network.network()
+    who, network = identity(settings), settings.network.network()
     nodes = DiskMemory(settings).recall()
-    said = nodes.get(name)
+    said = nodes.get(who.name)
     if said is None:
-        raise UnavailableError(f"nobody has said yet which pod networks {name} has", "start the agent: cni-py status")
+        raise UnavailableError(
+            f"nobody has said yet which pod networks {who.name} has", "start the agent: cni-py status"
+        )
     kernel = OverlayKernel()
     try:
-        wanted = {one for one in (settings.node.ipv4, settings.node.ipv6, said.ip4, said.ip6) if one}
-        link = settings.node.interface or kernel.find_underlay(wanted)
+        link = who.interface or kernel.find_underlay(who.addresses(said))
         underlay = kernel.underlay(link) if link else None
         if underlay is None:
             raise UnavailableError(f"the link {link or 'to other nodes'} is down or not there", "bring it up")
         known = facts(underlay, possible_backends())
-        who = Identity(name, settings.node.interface, settings.node.ipv4, settings.node.ipv6, settings.probe_port)
         own = own_node(who, said, network, known)
         desired = plan(own, list(Admission(network).admit(own, nodes).peers.values()), network, known)
         return [describe(op) for op in converge(desired, kernel.read(DEVICES, desired.sysctls))]

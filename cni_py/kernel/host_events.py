@@ -11,20 +11,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from cni_py.kernel import rtnl
+from cni_py.kernel import bpf, nft_wire, rtnl
 from cni_py.kernel.listener import Listener, link_exists
-from cni_py.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket, parse_attrs
+from cni_py.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, parse_attrs
 
 _LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS = 1, 5, 7, 9
 _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF, _NSID = 11, 24, 25, 28
 _NFTABLES = 7
 _DELADDR, _NEWNETCONF, _DELNSID = 21, 80, 89
 _NETNSA_NSID = 1
-_NFT_DELETED = frozenset({10 << 8 | kind for kind in (2, 5, 8, 11, 14)})  # table, chain, rule, set, elements
 _OUR_TABLES = "cnipy_"
-
-_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x45, 0x06
-_PASS, _DROP = 0xFFFFFFFF, 0
 
 
 @dataclass(slots=True)
@@ -53,14 +49,14 @@ class Hints:
 
 
 class HostEvents:
-    """Listens in the namespace in which it is made. `own`: sockets whose changes to nftables are our own."""
+    """Listens in the namespace in which it is made. `own`: ports of sockets whose changes to nftables are our own."""
 
-    def __init__(self, own: Sequence[NetlinkSocket]) -> None:
+    def __init__(self, own: Sequence[int]) -> None:
         groups = (_LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF, _NSID)
         self._route = Listener(NETLINK_ROUTE, groups, _route_filter())
         self._nft: Listener | None = None
         with suppress(OSError):  # a kernel without nftables, which then cannot be flushed
-            self._nft = Listener(NETLINK_NETFILTER, (_NFTABLES,), _nft_filter([one.port for one in own]))
+            self._nft = Listener(NETLINK_NETFILTER, (_NFTABLES,), [*bpf.not_from(own), bpf.PASSED])
         self._poll = select.poll()
         self._sources = [one for one in (self._route, self._nft) if one is not None]
         for one in self._sources:
@@ -96,8 +92,7 @@ class HostEvents:
                     hints.dead |= {struct.unpack("=i", told)[0]} if len(told) == 4 else set()
         if self._nft is not None:
             for kind, payload in self._nft.read():
-                table = parse_attrs(payload, 4).get(1, b"").rstrip(b"\0").decode(errors="replace")
-                hints.firewall |= kind in _NFT_DELETED and table.startswith(_OUR_TABLES)
+                hints.firewall |= nft_wire.deleted_from(kind, payload).startswith(_OUR_TABLES)
         for source in self._sources:
             hints.lost |= source.overflowed()
         return hints
@@ -107,38 +102,24 @@ def _is_ours(route: rtnl.SeenRoute) -> bool:
     return route.protocol == rtnl.ROUTE_PROTOCOL["host"]
 
 
-def _route_filter() -> list[tuple[int, int, int, int]]:
+def _route_filter() -> list[bpf.Instruction]:
     """Pass links that are not up or gone, deletions, and sysctls of the whole namespace (index -1)."""
     flags_byte = 24 if sys.byteorder == "little" else 27
     deletions = (rtnl.RTM_DELLINK, rtnl.RTM_DELROUTE, _DELADDR, _DELNSID)
-    program = [(_LOAD_HALF, 0, 0, 4)]  # nlmsg_type
+    program = [bpf.TYPE]
     # Each test jumps over what is left of the tests to one of the four parts at the end.
     tests = [rtnl.RTM_NEWLINK, _NEWNETCONF, *deletions]
     for number, kind in enumerate(tests):
         left = len(tests) - number - 1
         target = left + {rtnl.RTM_NEWLINK: 1, _NEWNETCONF: 3}.get(kind, 5)
-        program.append((_EQUAL, target, 0, _as_loaded(kind)))
+        program.append((bpf.EQUAL, target, 0, bpf.half(kind)))
     return [
         *program,
-        (_RETURN, 0, 0, _DROP),
-        (_LOAD_BYTE, 0, 0, flags_byte),
-        (_ANY_BIT, 3, 2, rtnl.IFF_UP),
-        (_LOAD_WORD, 0, 0, 24),  # the first attribute's value, NETCONFA_IFINDEX
-        (_EQUAL, 0, 1, 0xFFFFFFFF),
-        (_RETURN, 0, 0, _PASS),
-        (_RETURN, 0, 0, _DROP),
+        bpf.DROPPED,
+        (bpf.LOAD_BYTE, 0, 0, flags_byte),
+        (bpf.ANY_BIT, 3, 2, rtnl.IFF_UP),
+        (bpf.LOAD_WORD, 0, 0, 24),  # the first attribute's value, NETCONFA_IFINDEX
+        (bpf.EQUAL, 0, 1, 0xFFFFFFFF),
+        bpf.PASSED,
+        bpf.DROPPED,
     ]
-
-
-def _nft_filter(ports: Sequence[int]) -> list[tuple[int, int, int, int]]:
-    """Pass what others did. Several messages may come at once, all of one sender."""
-    program = [(_LOAD_WORD, 0, 0, 12)]  # nlmsg_pid
-    for number, port in enumerate(ports):
-        swapped = struct.unpack(">I", struct.pack("=I", port))[0]
-        program.append((_EQUAL, len(ports) - number, 0, swapped))
-    return [*program, (_RETURN, 0, 0, _PASS), (_RETURN, 0, 0, _DROP)]
-
-
-def _as_loaded(kind: int) -> int:
-    """A number in host order as BPF, which reads in network order, sees it."""
-    return int(struct.unpack(">H", struct.pack("=H", kind))[0])

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from cni_py.kernel.bpf import Instruction
 from cni_py.kernel.netlink import messages
 
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
@@ -17,8 +18,6 @@ _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _BUFFER_BYTES = 4 << 20
 _READ_BYTES = 1 << 16
 _INSTRUCTION = struct.Struct("=HBBI")
-# Classic BPF: code, jump if true, jump if false, constant.
-Instruction = tuple[int, int, int, int]
 
 
 class Listener:

@@ -34,6 +34,8 @@ from cni_py.model.nft_objects import Chain, Element, Rule, Set, Table
 _SUBSYSTEM = 10 << 8
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _GETRULE, _DELRULE = 0, 1, 2, 3, 6, 7, 8
 _NEWSET, _GETSET, _DELSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM, _GETGEN = 9, 10, 11, 12, 13, 14, 16
+_DELCHAIN = 5
+_DELETIONS = {_SUBSYSTEM | kind for kind in (_DELTABLE, _DELCHAIN, _DELRULE, _DELSET, _DELSETELEM)}
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _BATCH_GENID = 1
 _HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
@@ -150,6 +152,13 @@ def decode_set_name(payload: bytes) -> str:
 def decode_rule_chain(payload: bytes) -> str:
     """The chain of the rule in one answer to `dump_rules`."""
     return parse_attrs(payload, 4).get(2, b"").rstrip(b"\0").decode(errors="replace")
+
+
+def deleted_from(kind: int, payload: bytes) -> str:
+    """The table of which a message says that it, or a chain, rule, set or element of it, was deleted; else ""."""
+    if kind not in _DELETIONS:
+        return ""
+    return parse_attrs(payload, 4).get(1, b"").rstrip(b"\0").decode(errors="replace")
 
 
 def _request(table: Table, kind: int, flags: int, body: bytes) -> bytes:

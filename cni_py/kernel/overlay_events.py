@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cni_py.kernel import neighbours, rtnl
-from cni_py.kernel.listener import Instruction, Listener
-from cni_py.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, parse_attrs
+from cni_py.kernel import bpf, neighbours, nft_wire, rtnl
+from cni_py.kernel.listener import Listener
+from cni_py.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE
 from cni_py.model.net import PROTOCOL_ATTACHMENT, PROTOCOL_OVERLAY
 from cni_py.model.ops import DelFdb, DelNeighbour, Op, SetFdb, SetNeighbour
 
@@ -33,12 +33,7 @@ _NEWADDR, _DELADDR, _NEWROUTE, _NEWNETCONF = 20, 21, 24, 80
 _OF_A_LINK = frozenset({rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK, _NEWADDR, _DELADDR})
 _PROTOCOL_KERNEL = 2
 _NUD_PERMANENT = 0x80
-_NFT_DELETED = frozenset({10 << 8 | kind for kind in (2, 5, 8, 11, 14)})  # table, chain, rule, set, elements
 _GUARD = "cnipy_guard"
-
-_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _JUMP, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x05, 0x06
-_ANY_BIT = 0x45
-_PASSED, _DROPPED = (_RETURN, 0, 0, 0xFFFFFFFF), (_RETURN, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ class OverlayEvents:
         self._route = Listener(NETLINK_ROUTE, groups, _filter(route, ()))
         self._nft: Listener | None = None
         with suppress(OSError):  # a kernel without nftables, which then cannot be flushed
-            self._nft = Listener(NETLINK_NETFILTER, (_NFTABLES,), _from_others(nft))
+            self._nft = Listener(NETLINK_NETFILTER, (_NFTABLES,), [*bpf.not_from([nft]), bpf.PASSED])
         self._expected: set[bytes] = set()
         self._ours: frozenset[int] = frozenset()
         self._underlay: frozenset[int] = frozenset()
@@ -125,52 +120,44 @@ class OverlayEvents:
                 case _:  # a sysctl of the whole namespace
                     drift = True
         if self._nft is not None:
-            for kind, payload in self._nft.read():
-                table = parse_attrs(payload, 4).get(1, b"").rstrip(b"\0").decode(errors="replace")
-                drift |= kind in _NFT_DELETED and table == _GUARD
+            drift |= _GUARD in {nft_wire.deleted_from(*told) for told in self._nft.read()}
         for source in (self._route, self._nft):
             if source is not None and source.overflowed():
                 drift = underlay = True
         return Foreign(drift, underlay)
 
 
-def _filter(own: int, links: Collection[int], *, learning: bool = False) -> list[Instruction]:
+def _filter(own: int, links: Collection[int], *, learning: bool = False) -> list[bpf.Instruction]:
     """Pass what others did: to these links (to any, if there are none), to routes that may be ours or lead to nodes."""
-    matching = [step for index in sorted(links) for step in ((_EQUAL, 0, 1, _swapped("=i", index)), _PASSED)]
-    by_index = [(_LOAD_WORD, 0, 0, 20), *matching, _DROPPED if links else _PASSED]
+    matching = [step for index in sorted(links) for step in ((bpf.EQUAL, 0, 1, bpf.word(index)), bpf.PASSED)]
+    by_index = [(bpf.LOAD_WORD, 0, 0, 20), *matching, bpf.DROPPED if links else bpf.PASSED]
     by_protocol = [
-        (_LOAD_BYTE, 0, 0, 21),
-        *((_EQUAL, 0, 1, _PROTOCOL_KERNEL), _DROPPED),
-        *((_EQUAL, 0, 1, PROTOCOL_ATTACHMENT), _DROPPED),
-        _PASSED,
+        (bpf.LOAD_BYTE, 0, 0, 21),
+        *((bpf.EQUAL, 0, 1, _PROTOCOL_KERNEL), bpf.DROPPED),
+        *((bpf.EQUAL, 0, 1, PROTOCOL_ATTACHMENT), bpf.DROPPED),
+        bpf.PASSED,
     ]
-    by_whole = [(_LOAD_WORD, 0, 0, 24), (_EQUAL, 0, 1, 0xFFFFFFFF), _PASSED, _DROPPED]  # NETCONFA_IFINDEX is -1
-    by_state = [(_LOAD_HALF, 0, 0, 24), (_ANY_BIT, 1, 0, _swapped("=H", _NUD_PERMANENT)), _DROPPED, *by_index]
+    by_whole = [
+        (bpf.LOAD_WORD, 0, 0, 24),
+        (bpf.EQUAL, 0, 1, 0xFFFFFFFF),
+        bpf.PASSED,
+        bpf.DROPPED,
+    ]  # NETCONFA_IFINDEX is -1
+    by_state = [(bpf.LOAD_HALF, 0, 0, 24), (bpf.ANY_BIT, 1, 0, bpf.half(_NUD_PERMANENT)), bpf.DROPPED, *by_index]
     beyond = len(by_index), len(by_index) + len(by_protocol), len(by_index) + len(by_protocol) + len(by_whole)
     kinds = [(_NEWROUTE, beyond[0]), (rtnl.RTM_DELROUTE, beyond[0]), (_NEWNETCONF, beyond[1])]
     if learning:
         kinds += [(neighbours.RTM_NEWNEIGH, beyond[2]), (neighbours.RTM_DELNEIGH, beyond[2])]
-    tests: list[Instruction] = []
+    tests: list[bpf.Instruction] = []
     for number, (kind, target) in enumerate(kinds):
         left = 2 * (len(kinds) - number - 1)
-        tests += [(_EQUAL, 0, 1, _swapped("=H", kind)), (_JUMP, 0, 0, left + target)]
+        tests += [(bpf.EQUAL, 0, 1, bpf.half(kind)), (bpf.JUMP, 0, 0, left + target)]
     return [
-        (_LOAD_WORD, 0, 0, 12),  # nlmsg_pid
-        *((_EQUAL, 0, 1, _swapped("=I", own)), _DROPPED),
-        (_LOAD_HALF, 0, 0, 4),  # nlmsg_type
+        *bpf.not_from([own]),
+        bpf.TYPE,
         *tests,
         *by_index,
         *by_protocol,
         *by_whole,
         *(by_state if learning else []),
     ]
-
-
-def _from_others(own: int) -> list[Instruction]:
-    return [(_LOAD_WORD, 0, 0, 12), (_EQUAL, 0, 1, _swapped("=I", own)), _DROPPED, _PASSED]
-
-
-def _swapped(kind: str, number: int) -> int:
-    """A number in host order as BPF, which reads in network order, sees it."""
-    big = {"=i": ">I", "=I": ">I", "=H": ">H"}[kind]
-    return int(struct.unpack(big, struct.pack(kind, number))[0])

@@ -6,6 +6,8 @@ from ipaddress import ip_interface
 
 from cni_py.model.result import IPAddress, IPInterface, IPNetwork
 
+# Where the agent's role `overlay` writes its node's, for who attaches pods.
+NODE_FILE = "/run/cni-py/node.json"
 # The bridge that is this node's part of a segment over all nodes. Its name begins as those of pods' devices do: what
 # its pods send comes in by it, and is held to be theirs by every rule that speaks of such names.
 SEGMENT = "cpybr"

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
 from cni_py.model.overlay import Facts, Network, Node, tunnel_mac
+from cni_py.model.result import IPAddress
 from cni_py.overlay.select import offered
 
 Address = TypeVar("Address", IPv4Address, IPv6Address)
@@ -24,6 +25,11 @@ class Identity:
     ip6: IPv6Address | None = None
     probe_port: int = 0
     probe_seconds: float = 10.0
+
+    def addresses(self, said: Node | None) -> frozenset[IPAddress]:
+        """What its underlay's link is found by: the operator's addresses, and those that a source said."""
+        told = () if said is None else (said.ip4, said.ip6)
+        return frozenset(one for one in (self.ip4, self.ip6, *told) if one is not None)
 
 
 def own_node(who: Identity, said: Node, network: Network, facts: Facts) -> Node:

@@ -7,10 +7,9 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from cni_py.model.errors import CniPyError, DecodeError
-from cni_py.model.node_network import NodeNetwork
+from cni_py.model.node_network import NODE_FILE, NodeNetwork
 from cni_py.store.whole_file import WholeFile
 
-NODE_FILE = "/run/cni-py/node.json"
 _MOST_MTU = 65535
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _NONE = NodeNetwork()
