@@ -6,7 +6,6 @@ follows from what is there: each change, be it of this node or by somebody else,
 
 import asyncio
 import logging
-import random
 import threading
 import time
 from collections.abc import Coroutine
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from cni_py.cluster.backoff import Backoff
 from cni_py.cluster.etcd_access import EtcdAccess
 from cni_py.cluster.etcd_client import NOT_FOUND, EtcdClient, EtcdRefusedError, GapError, Txn
 from cni_py.cluster.etcd_wire import KeyValue
@@ -116,13 +116,13 @@ class EtcdSource:
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         ready.set()
-        pause = self._timing.first
+        pause = Backoff(self._timing.first, self._timing.last)
         while not self._stopped:
             began = time.monotonic()
             await self._connection()
-            pause = self._timing.first if time.monotonic() - began > self._timing.last else pause
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # spreads nodes, hides nothing
-            pause = min(pause * 2, self._timing.last)
+            if time.monotonic() - began > self._timing.last:
+                pause.reset()
+            await asyncio.sleep(pause.next())
 
     async def _connection(self) -> None:
         """As long as etcd is there. Afterwards it is said why it is not."""

@@ -8,6 +8,7 @@ import os
 import select
 import stat
 import threading
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 
@@ -63,26 +64,18 @@ class FileSource:
             self._thread.join()
 
     def _run(self) -> None:
-        while True:
+        over = False
+        while not over:
             try:
-                watch = Directory(str(self._directory))
+                with closing(Directory(str(self._directory))) as watch:
+                    self._follow(watch)
+                over = True
             except OSError as error:
                 self._tell_trouble(f"cannot read the directory of nodes {self._directory}: {error.strerror}")
-                if self._is_over(_AGAIN_SECONDS):
-                    return
-                continue
-            try:
-                if self._follow(watch):
-                    return
-            except OSError as error:
-                self._tell_trouble(f"cannot read the directory of nodes {self._directory}: {error.strerror}")
-                if self._is_over(_AGAIN_SECONDS):
-                    return
-            finally:
-                watch.close()
+                over = self._is_over(_AGAIN_SECONDS)
 
-    def _follow(self, watch: Directory) -> bool:
-        """True when it is over. Raises OSError once the directory cannot be read."""
+    def _follow(self, watch: Directory) -> None:
+        """Until it is over. Raises OSError once the directory cannot be read."""
         self._read_all()
         self._tell()
         self._tell_trouble("")
@@ -91,7 +84,7 @@ class FileSource:
         poll.register(self._stop, select.POLLIN)
         while True:
             if self._stop in (fd for fd, _ in poll.poll()):
-                return True
+                return
             names = set(watch.read())
             if names & {None, _DATA_LINK}:
                 changed = self._read_all()

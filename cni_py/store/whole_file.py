@@ -2,7 +2,6 @@
 
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 from cni_py.model.errors import DecodeError, IOFailureError
@@ -40,8 +39,3 @@ class WholeFile:
             write_whole(str(self._path.parent), self._path.name, content)
         except OSError as error:
             raise IOFailureError(f"cannot write {self._path}: {error.strerror}", "is there space, may we?") from None
-
-    def remove(self) -> None:
-        """It is not there."""
-        with suppress(OSError):
-            os.unlink(self._path)
