@@ -142,13 +142,15 @@ def test_hang_up_during_run(caller: Caller) -> None:
 
 @pytest.mark.parametrize("config", [routed(**SERVED), bridged(**SERVED)], ids=["routed", "bridge"])
 def test_hang_up_before_the_answer(config: dict[str, Any], caller: Caller) -> None:
-    """A forwarder that is gone when its ADD is done: all of it is taken back, before any other call."""
+    """A forwarder that is gone when its ADD is done: all of it is taken back, before that container's next call."""
     serves(other(caller, "c0"), config)  # the bridge and forwarding stay
     before = settled(node("c1"))
     dialogue = Dialogue()
     with locked(LOCK):
         dialogue.call(caller, "ADD", config)
     dialogue.close()
+    assert caller.process("CHECK", {**config, "prevResult": {"cniVersion": "1.0.0"}})[0] != 0
+    assert before == settled(node("c1"))
     serves(other(caller, "c0"), config)
     assert before == settled(node("c1"))
 
