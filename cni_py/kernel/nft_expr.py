@@ -18,19 +18,23 @@ from typing import assert_never
 from cni_py.kernel.netlink import attr, nested
 from cni_py.model.nft_expr import (
     ICMPV6,
+    SCTP,
     TCP,
     UDP,
     AnyOf,
+    Between,
     Counter,
     DataType,
     DnatToMap,
     Expression,
     Field,
+    Limit,
     Log,
     Lookup,
     Masquerade,
     Match,
     NameBegins,
+    Note,
     Scalar,
     Verdict,
     VerdictMap,
@@ -43,7 +47,8 @@ VERDICTS = {"drop": 0, "accept": 1, "jump": -3, "goto": -4, "return": -5}
 _HOST_ORDER = {DataType.MARK, DataType.CT_STATE, DataType.CT_STATUS, DataType.FIB_TYPE}
 _NOTE_PAYLOAD, _NOTE_META = 7, 9
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
-_EQUAL, _DIFFERENT = 0, 1
+_EQUAL, _DIFFERENT, _AT_MOST, _AT_LEAST = 0, 1, 3, 5
+_DYNSET_UPDATE = 1
 _META_PROTOCOL, _META_NFPROTO, _META_L4PROTO = 1, 15, 16
 _FIB_ADDRTYPE, _FIB_SADDR, _FIB_DADDR = 3, 1, 2
 _NF_NAT_DNAT = 1
@@ -64,6 +69,7 @@ _PAYLOAD: dict[Field, tuple[int, int, str]] = {
     Field.TH_DPORT: (_TRANSPORT, 2, ""),
     Field.TCP_DPORT: (_TRANSPORT, 2, "tcp"),
     Field.UDP_DPORT: (_TRANSPORT, 2, "udp"),
+    Field.SCTP_DPORT: (_TRANSPORT, 2, "sctp"),
     Field.ICMPV6_TYPE: (_TRANSPORT, 0, "icmpv6"),
     Field.ND_TARGET: (_TRANSPORT, 8, ""),
 }
@@ -76,7 +82,7 @@ _META = {
 }
 _CT = {Field.CT_STATE: 0, Field.CT_DIRECTION: 1, Field.CT_STATUS: 2}
 _FIB = {Field.FIB_SADDR_TYPE: _FIB_SADDR, Field.FIB_DADDR_TYPE: _FIB_DADDR}
-_L4 = {"tcp": TCP, "udp": UDP, "icmpv6": ICMPV6}
+_L4 = {"tcp": TCP, "udp": UDP, "sctp": SCTP, "icmpv6": ICMPV6}
 
 
 def be32(number: int) -> bytes:
@@ -165,10 +171,14 @@ class _Compiler:
     family: str
     known: set[str] = field(default_factory=set)
 
-    def compile(self, expression: Expression) -> Iterator[bytes]:
+    def compile(self, expression: Expression) -> Iterator[bytes]:  # noqa: C901, PLR0912  # one case a kind
         match expression:
             case Match() | NameBegins():
                 yield from self._match(expression)
+            case Between():
+                yield from self._load((expression.field,))
+                yield _compare(_AT_LEAST, encode(expression.field.type, expression.first))
+                yield _compare(_AT_MOST, encode(expression.field.type, expression.last))
             case AnyOf():
                 yield from self._load((expression.field,))
                 yield _mask(struct.pack("=I", expression.mask()))
@@ -182,6 +192,11 @@ class _Compiler:
                 yield _lookup_map(expression.map_name, VERDICT_REGISTER)
             case Counter():
                 yield _expression("counter")
+            case Note():
+                yield from self._load(expression.fields)
+                yield _note(expression)
+            case Limit():
+                yield _limit(expression)
             case Log():
                 yield _log(expression)
             case Verdict():
@@ -263,6 +278,18 @@ def _dnat(version: int) -> bytes:
     address, port = REGISTER, REGISTER + (1 if version == 4 else 4)
     family = attr(2, be32(NFPROTO["ip" if version == 4 else "ip6"]))
     return _expression("nat", attr(1, be32(_NF_NAT_DNAT)), family, attr(3, be32(address)), attr(5, be32(port)))
+
+
+def _note(note: Note) -> bytes:
+    counter = nested(7, attr(1, b"counter\0")) if note.counter else b""
+    operation, key = attr(3, be32(_DYNSET_UPDATE)), attr(4, be32(REGISTER))
+    return _expression("dynset", operation, key, counter, _name(1, note.set_name))
+
+
+def _limit(limit: Limit) -> bytes:
+    """Packets, not bytes, a second."""
+    rate, second = attr(1, struct.pack("!Q", limit.per_second)), attr(2, struct.pack("!Q", 1))
+    return _expression("limit", rate, second, attr(3, be32(limit.burst)), attr(4, be32(0)), attr(5, be32(0)))
 
 
 def _log(log: Log) -> bytes:

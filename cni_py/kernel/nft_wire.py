@@ -20,6 +20,8 @@ from cni_py.model.nft import (
     AddRule,
     AddSet,
     AddTable,
+    DeleteChain,
+    DeleteElements,
     DeleteSet,
     DestroyTable,
     DiscardElements,
@@ -40,7 +42,7 @@ _BATCH_BEGIN, _BATCH_END = 16, 17
 _BATCH_GENID = 1
 _HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 _POLICY_ACCEPT = 1
-_SET_INTERVAL, _SET_MAP = 4, 8
+_SET_INTERVAL, _SET_MAP, _SET_TIMEOUT, _SET_EVAL = 4, 8, 16, 32
 _VERDICT_TYPE = 0xFFFFFF00
 _HOST_ENDIAN, _BIG_ENDIAN, _MIXED_ENDIAN = 1, 2, 0
 _NOTE_CONCAT = 13
@@ -75,7 +77,7 @@ def end() -> bytes:
     return message(_BATCH_END, 0, struct.pack("!BBH", 0, 0, 10))
 
 
-def encode(operation: Operation) -> list[bytes]:  # noqa: C901  # one line for each operation there is
+def encode(operation: Operation) -> list[bytes]:  # noqa: C901, PLR0912  # one line for each operation there is
     """The messages of one operation, in order."""
     match operation:
         case AddTable(table):
@@ -86,6 +88,8 @@ def encode(operation: Operation) -> list[bytes]:  # noqa: C901  # one line for e
             return [_add_chain(chain)]
         case FlushChain(chain):
             return [_request(chain.table, _DELRULE, 0, _chain_of(chain))]
+        case DeleteChain(chain):
+            return [_request(chain.table, _DELCHAIN, 0, _string(1, chain.table.name) + _string(3, chain.name))]
         case AddRule(rule):
             return [_add_rule(rule)]
         case AddSet(one):
@@ -98,6 +102,8 @@ def encode(operation: Operation) -> list[bytes]:  # noqa: C901  # one line for e
             return [_request(one.table, _DELSETELEM, 0, _string(1, one.table.name) + _string(2, one.name))]
         case AddElements(one, elements):
             return _change_elements(one, elements, _NEWSETELEM)
+        case DeleteElements(one, elements):
+            return _change_elements(one, tuple(Element(element.key) for element in elements), _DELSETELEM)
         case DiscardElements(one, elements):
             gone = tuple(Element(element.key) for element in elements)
             return [*_change_elements(one, elements, _NEWSETELEM), *_change_elements(one, gone, _DELSETELEM)]
@@ -204,8 +210,13 @@ def _add_rule(rule: Rule) -> bytes:
 
 def _define_set(one: Set, flags: int) -> bytes:
     has = (_SET_INTERVAL if one.interval else 0) | (_SET_MAP if one.data else 0)
+    has |= (_SET_TIMEOUT if one.timeout else 0) | (_SET_EVAL if one.size else 0)
     body = _string(1, one.table.name) + _string(2, one.name) + attr(3, be32(has))
     body += attr(4, be32(_type_number(one.key))) + attr(5, be32(_length(one.key)))
+    if one.timeout:
+        body += attr(11, struct.pack("!Q", one.timeout * 1000))
+    if one.size:
+        body += nested(9, attr(1, be32(one.size)))
     notes = note_number(0, _byte_order(one.key))
     if one.fields:
         notes += _declared_by(one.fields)

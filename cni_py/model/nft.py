@@ -26,6 +26,8 @@ __all__ = [
     "AddTable",
     "Chain",
     "Change",
+    "DeleteChain",
+    "DeleteElements",
     "DeleteSet",
     "DestroyTable",
     "DiscardElements",
@@ -78,6 +80,17 @@ class FlushChain:
     def text(self) -> str:
         """The command for `nft -f`."""
         return f"flush chain {self.chain.text()}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteChain:
+    """The chain is gone. It must exist, without rules, and nothing may refer to it."""
+
+    chain: Chain
+
+    def text(self) -> str:
+        """The command for `nft -f`."""
+        return f"delete chain {self.chain.text()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +161,19 @@ class AddElements:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteElements:
+    """The elements with these keys are gone. They must be there."""
+
+    set: Set
+    elements: tuple[Element, ...]
+
+    def text(self) -> str:
+        """The command for `nft -f`."""
+        keys = ", ".join(element.key_text(self.set) for element in self.elements)
+        return f"delete element {self.set.text()} {{ {keys} }}"
+
+
+@dataclass(frozen=True, slots=True)
 class DiscardElements:
     """The elements are not there: none with this key *and* this value. Another value under the key stays.
 
@@ -183,12 +209,14 @@ Operation = (
     AddTable
     | AddChain
     | FlushChain
+    | DeleteChain
     | AddSet
     | DeleteSet
     | RequireSet
     | FlushSet
     | AddRule
     | AddElements
+    | DeleteElements
     | DiscardElements
     | DestroyTable
 )

@@ -94,6 +94,7 @@ class Field(Enum):
     TH_DPORT = ("th dport", DataType.SERVICE)
     TCP_DPORT = ("tcp dport", DataType.SERVICE)
     UDP_DPORT = ("udp dport", DataType.SERVICE)
+    SCTP_DPORT = ("sctp dport", DataType.SERVICE)
     ICMPV6_TYPE = ("icmpv6 type", DataType.ICMPV6_TYPE)
     ND_TARGET = ("@th,64,128", DataType.RAW_ADDRESS)
     CT_STATE = ("ct state", DataType.CT_STATE)
@@ -160,6 +161,19 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Between:
+    """The packet's field is a number from `first` to `last`, both included."""
+
+    field: Field
+    first: int
+    last: int
+
+    def text(self) -> str:
+        """`tcp dport 8000-9000`."""
+        return f"{self.field.text} {self.first}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True)
 class NameBegins:
     """The interface's name (`iifname`, `oifname`) begins so; `prefix` is shorter than a name may be."""
 
@@ -223,6 +237,34 @@ class Counter:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """The key made of these fields is an element of the set of that name from now until the set's timeout.
+
+    `counter`: with a count of the packets that made it so. A set that is full ends the rule.
+    """
+
+    fields: tuple[Field, ...]
+    set_name: str
+    counter: bool = False
+
+    def text(self) -> str:
+        """`update @denied4 { ip saddr . ip daddr counter }`."""
+        return f"update @{self.set_name} {{ {concat(self.fields)}{' counter' if self.counter else ''} }}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Matches so many packets a second, and before that a burst."""
+
+    per_second: int
+    burst: int
+
+    def text(self) -> str:
+        """`limit rate 20/second burst 50 packets`."""
+        return f"limit rate {self.per_second}/second burst {self.burst} packets"
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Sends the first `snaplen` bytes of the packet to the NFLOG group; the prefix is at most 127 bytes."""
 
@@ -277,4 +319,18 @@ class DnatToMap:
         return f"dnat {'ip' if self.version == 4 else 'ip6'} to {concat(self.fields)} map @{self.map_name}"
 
 
-Expression = Match | NameBegins | AnyOf | Lookup | VerdictMap | Counter | Log | Verdict | Masquerade | DnatToMap
+Expression = (
+    Match
+    | Between
+    | NameBegins
+    | AnyOf
+    | Lookup
+    | VerdictMap
+    | Counter
+    | Note
+    | Limit
+    | Log
+    | Verdict
+    | Masquerade
+    | DnatToMap
+)

@@ -62,7 +62,8 @@ class Set:
     """A set, or a map when it has data: a concatenation of types, or the string "verdict".
 
     `interval`: its elements are disjoint `Range`s; only for a key of one address. `fields`: what a key is made of, for
-    one with a raw type, which nft knows no other way to declare.
+    one with a raw type, which nft knows no other way to declare. `timeout`: seconds after which an element goes, 0 for
+    never. `size`: rules add the elements (`Note`), and not more than so many.
     """
 
     table: Table
@@ -72,6 +73,8 @@ class Set:
     interval: bool = False
     comment: str = ""
     fields: tuple[Field, ...] = ()
+    timeout: int = 0
+    size: int = 0
 
     def text(self) -> str:
         """`inet cnipy_nat masq4`."""
@@ -80,10 +83,14 @@ class Set:
     def definition(self) -> str:
         """`{ type ipv4_addr; flags interval; }`."""
         data = "verdict" if self.data == "verdict" else _types(self.data)
-        flags = " flags interval;" if self.interval else ""
+        named = (("interval", self.interval), ("dynamic", self.size > 0), ("timeout", self.timeout > 0))
+        flags = ",".join(name for name, has in named if has)
+        flags = f" flags {flags};" if flags else ""
+        size = f" size {self.size};" if self.size else ""
+        timeout = f" timeout {self.timeout}s;" if self.timeout else ""
         comment = f"{comment_text(self.comment)};" if self.comment else ""
         key = f"typeof {concat(self.fields)}" if self.fields else f"type {_types(self.key)}"
-        return f"{{ {key}{' : ' if data else ''}{data};{flags}{comment} }}"
+        return f"{{ {key}{' : ' if data else ''}{data};{size}{flags}{timeout}{comment} }}"
 
     @property
     def noun(self) -> str:

@@ -171,7 +171,8 @@ class NamedPort:
 class Pod:
     """A pod. `addresses` are those of its own network namespace: none as long as it has none, or with the node's.
 
-    A pod that has `finished` (phase Succeeded or Failed) has none either: they may be another pod's already.
+    A pod that has `finished` (phase Succeeded or Failed) has none either: they may be another pod's already. Of two that
+    claim one address it is the one's that was `created` (as the API writes times) later.
     """
 
     uid: str
@@ -181,6 +182,7 @@ class Pod:
     addresses: tuple[Address, ...] = ()
     ports: tuple[NamedPort, ...] = ()
     node: str = ""
+    created: str = ""
     host_network: bool = False
     finished: bool = False
 

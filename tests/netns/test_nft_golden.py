@@ -23,6 +23,8 @@ from cni_py.model.nft import (
     AddSet,
     AddTable,
     Change,
+    DeleteChain,
+    DeleteElements,
     DestroyTable,
     DiscardElements,
     FlushChain,
@@ -35,12 +37,16 @@ from cni_py.model.nft_expr import (
     DROP,
     RETURN,
     AnyOf,
+    Between,
     Counter,
     DataType,
+    Expression,
     Field,
+    Limit,
     Log,
     Lookup,
     Match,
+    Note,
     Range,
     Verdict,
     VerdictMap,
@@ -112,6 +118,40 @@ def policy() -> tuple[Operation, ...]:
     )
 
 
+def denials() -> tuple[Operation, ...]:
+    """The shapes of what is dropped and told: sets that rules fill, limits, ranges of ports; and what is deleted."""
+    t = Table("inet", "t")
+    pair = (DataType.IPV4, DataType.IPV4, DataType.PROTOCOL, DataType.SERVICE)
+    denied = Set(t, "denied", pair, timeout=300, size=8192)
+    cut = Set(t, "cut", (*pair, DataType.SERVICE), timeout=90)
+    verdicts = Set(t, "verdicts", (DataType.IPV4,), "verdict")
+    drop, gone = Chain(t, "d_in"), Chain(t, "gone")
+    key = (Field.IP_SADDR, Field.IP_DADDR, Field.L4PROTO, Field.TH_DPORT)
+    bodies: tuple[tuple[Expression, ...], ...] = (
+        (Note(key, denied.name, counter=True),),
+        (Note(key, denied.name),),
+        (Limit(20, 50), Log(86, "in ", 96)),
+        (Between(Field.TCP_DPORT, 8000, 9000), RETURN),
+        (Between(Field.SCTP_DPORT, 1, 65535), Counter(), RETURN),
+        (Match(Field.SCTP_DPORT, 9), Lookup((Field.IP_SADDR,), "ready"), RETURN),
+        (Counter(), DROP),
+    )
+    ready = Set(t, "ready", (DataType.IPV4,))
+    return (
+        AddTable(t),
+        *(AddSet(one) for one in (denied, cut, verdicts, ready)),
+        AddChain(drop),
+        AddChain(gone),
+        *(AddRule(Rule(drop, body)) for body in bodies),
+        AddElements(ready, (Element((POD4,)), Element((NODE4,)))),
+        DeleteElements(ready, (Element((NODE4,)),)),
+        AddElements(verdicts, (Element((POD4,), Verdict("jump", gone.name)),)),
+        DeleteElements(verdicts, (Element((POD4,)),)),
+        AddElements(verdicts, (Element((POD4,), Verdict("jump", drop.name)),)),
+        DeleteChain(gone),
+    )
+
+
 def bridge_shapes() -> tuple[Operation, ...]:
     """Link layer fields in the bridge family, and what becomes of flushed chains, sets and destroyed tables."""
     t, gone = Table("bridge", "t"), Table("ip6", "gone")
@@ -156,6 +196,7 @@ def intervals() -> tuple[Operation, ...]:
 
 CASES: dict[str, tuple[Operation, ...]] = {
     "policy": policy(),
+    "denials": denials(),
     "bridge": bridge_shapes(),
     "intervals": intervals(),
     "nat": tables.NAT_LAYOUT.build(),
