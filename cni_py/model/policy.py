@@ -171,8 +171,9 @@ class NamedPort:
 class Pod:
     """A pod. `addresses` are those of its own network namespace: none as long as it has none, or with the node's.
 
-    A pod that has `finished` (phase Succeeded or Failed) has none either: they may be another pod's already. Of two that
-    claim one address it is the one's that was `created` (as the API writes times) later.
+    A pod that has `finished` (phase Succeeded or Failed) has none either: they may be another pod's already. An address
+    that two claim is that one's which was `created` (as the API writes times) later. `flaws`: what of its addresses and
+    ports was not understood, in words.
     """
 
     uid: str
@@ -185,6 +186,7 @@ class Pod:
     created: str = ""
     host_network: bool = False
     finished: bool = False
+    flaws: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
