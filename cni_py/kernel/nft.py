@@ -124,7 +124,7 @@ def commit(
 
 def _absent(socket: NetlinkSocket, layouts: Iterable[Layout]) -> set[Table]:
     """The tables of which this very layout is not there."""
-    return {one.table for one in layouts if not _read(socket, nft_wire.get_set(one.marker))}
+    return {one.table for one in layouts if not read(socket, nft_wire.get_set(one.marker))}
 
 
 def generation(socket: NetlinkSocket) -> int:
@@ -134,7 +134,7 @@ def generation(socket: NetlinkSocket) -> int:
 
 def table_exists(socket: NetlinkSocket, table: Table) -> bool:
     """True if the table is there."""
-    return bool(_read(socket, nft_wire.get_table(table)))
+    return bool(read(socket, nft_wire.get_table(table)))
 
 
 def emptied_chains(socket: NetlinkSocket, layout: Layout) -> tuple[Chain, ...]:
@@ -144,19 +144,19 @@ def emptied_chains(socket: NetlinkSocket, layout: Layout) -> tuple[Chain, ...]:
     """
     if not table_exists(socket, layout.table):
         return ()
-    seen = Counter(nft_wire.decode_rule_chain(one) for one in _read(socket, nft_wire.dump_rules(layout.table)))
+    seen = Counter(nft_wire.decode_rule_chain(one) for one in read(socket, nft_wire.dump_rules(layout.table)))
     wanted = Counter(rule.chain.name for rule in layout.rules)
     return tuple(chain for chain in layout.chains if seen[chain.name] < wanted[chain.name])
 
 
 def elements(socket: NetlinkSocket, one: Set) -> tuple[Element, ...]:
     """The elements of one of our sets, in no order but that of ranges; none if the set is not there."""
-    return nft_elements.decode_elements(one, _read(socket, nft_wire.dump_elements(one)))
+    return nft_elements.decode_elements(one, read(socket, nft_wire.dump_elements(one)))
 
 
 def element(socket: NetlinkSocket, one: Set, wanted: Element) -> Element | None:
     """The element with the key of `wanted`, or None. Not for interval sets."""
-    return next(iter(nft_elements.decode_elements(one, _read(socket, nft_wire.get_element(one, wanted)))), None)
+    return next(iter(nft_elements.decode_elements(one, read(socket, nft_wire.get_element(one, wanted)))), None)
 
 
 def remove_if_empty(socket: NetlinkSocket, layouts: Iterable[Layout]) -> tuple[Table, ...]:
@@ -187,7 +187,7 @@ def _foundation(socket: NetlinkSocket, layouts: Sequence[Layout], missing: set[T
         if layout.table not in missing:
             operations.append(RequireSet(layout.marker))
             continue
-        names = (nft_wire.decode_set_name(one) for one in _read(socket, nft_wire.dump_sets(layout.table)))
+        names = (nft_wire.decode_set_name(one) for one in read(socket, nft_wire.dump_sets(layout.table)))
         stale = (name for name in names if name.startswith(MARKER_PREFIX) and name != layout.marker.name)
         operations += (DeleteSet(Set(layout.table, name, layout.marker.key)) for name in stale)
         operations += layout.build()
@@ -215,7 +215,8 @@ def _without(operations: tuple[Operation, ...], refused: DiscardElements, number
     return tuple(kept)
 
 
-def _read(socket: NetlinkSocket, request: bytes) -> list[bytes]:
+def read(socket: NetlinkSocket, request: bytes) -> list[bytes]:
+    """The answers to a request; none if what is asked for is not there. Raises KernelError."""
     try:
         return socket.request(request)
     except NetlinkError as error:

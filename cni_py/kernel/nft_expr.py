@@ -90,6 +90,13 @@ def be32(number: int) -> bytes:
     return struct.pack("!I", number & 0xFFFFFFFF)
 
 
+def _register(number: int) -> bytes:
+    """By the number under which the kernel lists it: each fourth of the sixteen is also one of four of 16 bytes."""
+    if number >= REGISTER and number % 4 == 0:
+        number = number // 4 - 1
+    return be32(number)
+
+
 def encode(kind: DataType, scalar: Scalar) -> bytes:
     """One value as it lies in a register or in a set, not padded. ValueError if it is no value of that type."""
     if kind is DataType.IFNAME:
@@ -147,21 +154,21 @@ def _expression(name: str, *attributes: bytes) -> bytes:
 
 
 def _compare(operator: int, value: bytes) -> bytes:
-    return _expression("cmp", attr(1, be32(REGISTER)), attr(2, be32(operator)), nested(3, data_value(value)))
+    return _expression("cmp", attr(1, _register(REGISTER)), attr(2, be32(operator)), nested(3, data_value(value)))
 
 
 def _mask(mask: bytes) -> bytes:
-    registers = (attr(1, be32(REGISTER)), attr(2, be32(REGISTER)), attr(3, be32(len(mask))))
+    registers = (attr(1, _register(REGISTER)), attr(2, _register(REGISTER)), attr(3, be32(len(mask))))
     return _expression("bitwise", *registers, nested(4, data_value(mask)), nested(5, data_value(bytes(len(mask)))))
 
 
 def _meta(key: int, register: int) -> bytes:
-    return _expression("meta", attr(2, be32(key)), attr(1, be32(register)))
+    return _expression("meta", attr(2, be32(key)), attr(1, _register(register)))
 
 
 def _payload(base: int, offset: int, size: int, register: int) -> bytes:
     where = (attr(2, be32(base)), attr(3, be32(offset)), attr(4, be32(size)))
-    return _expression("payload", attr(1, be32(register)), *where)
+    return _expression("payload", attr(1, _register(register)), *where)
 
 
 @dataclass(slots=True)
@@ -186,7 +193,7 @@ class _Compiler:
             case Lookup():
                 yield from self._load(expression.fields)
                 flags = attr(5, be32(1)) if expression.negate else b""
-                yield _expression("lookup", attr(2, be32(REGISTER)), _name(1, expression.set_name), flags)
+                yield _expression("lookup", attr(2, _register(REGISTER)), _name(1, expression.set_name), flags)
             case VerdictMap():
                 yield from self._load(expression.fields)
                 yield _lookup_map(expression.map_name, VERDICT_REGISTER)
@@ -201,7 +208,7 @@ class _Compiler:
                 yield _log(expression)
             case Verdict():
                 verdict = nested(2, data_verdict(expression))
-                yield _expression("immediate", attr(1, be32(VERDICT_REGISTER)), verdict)
+                yield _expression("immediate", attr(1, _register(VERDICT_REGISTER)), verdict)
             case Masquerade():
                 yield _expression("masq")
             case DnatToMap():
@@ -260,9 +267,9 @@ def _load_field(one: Field, register: int) -> bytes:
     if one in _META:
         return _meta(_META[one], register)
     if one in _CT:
-        return _expression("ct", attr(2, be32(_CT[one])), attr(1, be32(register)))
+        return _expression("ct", attr(2, be32(_CT[one])), attr(1, _register(register)))
     flags, result = attr(3, be32(_FIB[one])), attr(2, be32(_FIB_ADDRTYPE))
-    return _expression("fib", flags, result, attr(1, be32(register)))
+    return _expression("fib", flags, result, attr(1, _register(register)))
 
 
 def _name(kind: int, name: str) -> bytes:
@@ -270,19 +277,19 @@ def _name(kind: int, name: str) -> bytes:
 
 
 def _lookup_map(name: str, into: int) -> bytes:
-    return _expression("lookup", attr(2, be32(REGISTER)), attr(3, be32(into)), _name(1, name))
+    return _expression("lookup", attr(2, _register(REGISTER)), attr(3, _register(into)), _name(1, name))
 
 
 def _dnat(version: int) -> bytes:
     """The address is in the first register, the port behind it."""
     address, port = REGISTER, REGISTER + (1 if version == 4 else 4)
     family = attr(2, be32(NFPROTO["ip" if version == 4 else "ip6"]))
-    return _expression("nat", attr(1, be32(_NF_NAT_DNAT)), family, attr(3, be32(address)), attr(5, be32(port)))
+    return _expression("nat", attr(1, be32(_NF_NAT_DNAT)), family, attr(3, _register(address)), attr(5, _register(port)))
 
 
 def _note(note: Note) -> bytes:
     counter = nested(7, attr(1, b"counter\0")) if note.counter else b""
-    operation, key = attr(3, be32(_DYNSET_UPDATE)), attr(4, be32(REGISTER))
+    operation, key = attr(3, be32(_DYNSET_UPDATE)), attr(4, _register(REGISTER))
     return _expression("dynset", operation, key, counter, _name(1, note.set_name))
 
 

@@ -36,8 +36,9 @@ from cni_py.model.nft_objects import Chain, Element, Rule, Set, Table
 _SUBSYSTEM = 10 << 8
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _GETRULE, _DELRULE = 0, 1, 2, 3, 6, 7, 8
 _NEWSET, _GETSET, _DELSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM, _GETGEN = 9, 10, 11, 12, 13, 14, 16
-_DELCHAIN = 5
+_GETCHAIN, _DELCHAIN = 4, 5
 _DELETIONS = {_SUBSYSTEM | kind for kind in (_DELTABLE, _DELCHAIN, _DELRULE, _DELSET, _DELSETELEM)}
+_CHANGES = _DELETIONS | {_SUBSYSTEM | kind for kind in (_NEWTABLE, _NEWCHAIN, _NEWRULE, _NEWSET, _NEWSETELEM)}
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _BATCH_GENID = 1
 _HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
@@ -124,6 +125,17 @@ def dump_sets(table: Table) -> bytes:
     return _request(table, _GETSET, NLM_F_DUMP, _string(1, table.name))
 
 
+def dump_chains(table: Table) -> bytes:
+    """Asks for the chains of all tables of one family; the kernel has no narrower dump."""
+    return _request(table, _GETCHAIN, NLM_F_DUMP, b"")
+
+
+def decode_chain(payload: bytes) -> tuple[str, str]:
+    """(table, name) in one answer to `dump_chains`."""
+    parts = parse_attrs(payload, 4)
+    return _decode_string(parts.get(1, b"")), _decode_string(parts.get(3, b""))
+
+
 def dump_rules(table: Table) -> bytes:
     """Asks for the rules of one table."""
     return _request(table, _GETRULE, NLM_F_DUMP, _string(1, table.name))
@@ -152,23 +164,35 @@ def decode_generation(payload: bytes) -> int:
 
 def decode_set_name(payload: bytes) -> str:
     """The name in one answer to `dump_sets`."""
-    return parse_attrs(payload, 4).get(2, b"").rstrip(b"\0").decode(errors="replace")
+    return _decode_string(parse_attrs(payload, 4).get(2, b""))
 
 
 def decode_rule_chain(payload: bytes) -> str:
     """The chain of the rule in one answer to `dump_rules`."""
-    return parse_attrs(payload, 4).get(2, b"").rstrip(b"\0").decode(errors="replace")
+    return _decode_string(parse_attrs(payload, 4).get(2, b""))
+
+
+def decode_rule_expressions(payload: bytes) -> bytes:
+    """What the rule in one answer to `dump_rules` is made of."""
+    return parse_attrs(payload, 4).get(4, b"")
 
 
 def deleted_from(kind: int, payload: bytes) -> str:
     """The table of which a message says that it, or a chain, rule, set or element of it, was deleted; else ""."""
-    if kind not in _DELETIONS:
-        return ""
-    return parse_attrs(payload, 4).get(1, b"").rstrip(b"\0").decode(errors="replace")
+    return changed_in(kind, payload) if kind in _DELETIONS else ""
+
+
+def changed_in(kind: int, payload: bytes) -> str:
+    """The table of which a message says that it, or something of it, was changed; else ""."""
+    return _decode_string(parse_attrs(payload, 4).get(1, b"")) if kind in _CHANGES else ""
 
 
 def _request(table: Table, kind: int, flags: int, body: bytes) -> bytes:
     return message(_SUBSYSTEM | kind, flags, bytes((NFPROTO[table.family], 0, 0, 0)) + body)
+
+
+def _decode_string(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
 
 
 def _string(kind: int, text: str) -> bytes:

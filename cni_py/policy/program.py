@@ -1,0 +1,261 @@
+"""What the policy table of one node is to hold, kept up to date: each change of the cluster becomes one transaction.
+
+Only what the pods of this node need is in the table: chains that one of them has, sets that such a chain looks into.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cni_py.model.nft import (
+    AddChain,
+    AddElements,
+    AddRule,
+    AddSet,
+    DeleteChain,
+    DeleteElements,
+    DeleteSet,
+    FlushChain,
+    Operation,
+)
+from cni_py.model.nft_expr import Range, Scalar, Verdict
+from cni_py.model.nft_objects import Element, Set
+from cni_py.model.policy import CIDR, DIRECTIONS, Address, Direction, Pods, Policy
+from cni_py.policy import table
+from cni_py.policy.compile import Blocks, Compiled, Needed, compile_chain, set_of
+from cni_py.policy.index import Delta, Index, Move
+
+_Key = tuple[Scalar, ...] | Range
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One transaction. `shrunk`: local addresses of which a policy allows less than before, or that are gone."""
+
+    operations: tuple[Operation, ...] = ()
+    shrunk: frozenset[Address] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that is to be in the table beside its layout: elements of sets, and chains by name."""
+
+    sets: Mapping[Set, Mapping[_Key, Element]]
+    chains: Mapping[str, Compiled]
+
+
+@dataclass(frozen=True, slots=True)
+class _Local:
+    """A pod of this node: its addresses and its chains; no chain where nothing restricts it."""
+
+    addresses: tuple[Address, ...] = ()
+    chains: tuple[Compiled | None, ...] = (None, None)  # in the order of DIRECTIONS
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A transaction in the making."""
+
+    new_sets: dict[Needed, None] = field(default_factory=dict)
+    new_chains: dict[str, Compiled] = field(default_factory=dict)
+    added: dict[Set, dict[_Key, Element]] = field(default_factory=dict)
+    removed: dict[Set, dict[_Key, Element]] = field(default_factory=dict)
+    shrunk: set[Address] = field(default_factory=set)
+
+    def change(self, one: Set, before: Iterable[Element], after: Iterable[Element]) -> bool:
+        """Of the elements of a set, some are others; True if one is gone."""
+        old, new = {item.key: item for item in before}, {item.key: item for item in after}
+        gone = {key: item for key, item in old.items() if new.get(key) != item}
+        self.removed.setdefault(one, {}).update(gone)
+        self.added.setdefault(one, {}).update({key: item for key, item in new.items() if old.get(key) != item})
+        return bool(gone)
+
+
+class Program:
+    """The table of the node called `node`; `cidrs` are what its pods have their addresses from, () for no gate."""
+
+    def __init__(self, index: Index, node: str, cidrs: Sequence[CIDR] = ()) -> None:
+        self._index = index
+        self._node = node
+        self._cidrs = tuple(cidrs)
+        self._pods: dict[str, _Local] = {}
+        self._chains: dict[str, Compiled] = {}
+        self._pods_of: dict[str, set[str]] = {}  # by chain
+        self._chains_of: dict[Needed, set[str]] = {}
+        self._needs_of: dict[Pods, set[Needed]] = {}
+        self._compiled: dict[tuple[Direction, bool, tuple[str, ...]], tuple[tuple[Policy, ...], Compiled]] = {}
+
+    def update(self, delta: Delta) -> Edit:
+        """What the index told of its last change is in the program; the transaction that puts it into the table."""
+        draft = _Draft()
+        after = {key: self._local(key) for key in delta.pods}
+        before = {key: self._pods.get(key, _Local()) for key in delta.pods}
+        for key, local in after.items():
+            self._acquire(key, local, draft)
+        gone = self._release(before, after)
+        for pods, moves in delta.moves.items():
+            self._move(pods, moves, draft)
+        for key, local in after.items():
+            self._replace(key, before[key], local, draft)
+        return Edit(tuple(self._operations(draft, gone)), frozenset(draft.shrunk))
+
+    def contents(self) -> Contents:
+        """All that is to be in the table."""
+        sets: dict[Set, dict[_Key, Element]] = {one: {} for one in table.STATIC_SETS}
+        for version, local in table.LOCAL.items():
+            ranges = (Range.of(one) for one in self._cidrs if one.version == version)
+            sets[local] = {one: Element(one) for one in ranges}
+        for one, numbers in ((table.ND, table.NEIGHBOUR_DISCOVERY), (table.PORTED, table.WITH_PORTS)):
+            sets[one] = {(number,): Element((number,)) for number in numbers}
+        for local_pod in self._pods.values():
+            for one, element in _own_elements(local_pod):
+                sets[one][element.key] = element
+        for need in self._chains_of:
+            sets[set_of(need)] = {element.key: element for element in self._elements(need)}
+        return Contents(sets, dict(self._chains))
+
+    def addresses(self) -> frozenset[Address]:
+        """Those of the pods of this node."""
+        return frozenset(address for local in self._pods.values() for address in local.addresses)
+
+    def chains(self, key: str) -> tuple[Compiled | None, ...]:
+        """The chains of a pod of this node, in the order of DIRECTIONS."""
+        return self._pods.get(key, _Local()).chains
+
+    def _local(self, key: str) -> _Local:
+        """How the pod is to be; without addresses if it is none of this node's."""
+        pod = self._index.pod(key)
+        if pod is None or (pod.node != self._node and key not in self._index.attached):
+            return _Local()
+        addresses = self._index.member(key).addresses
+        return _Local(addresses, tuple(self._chain(key, one) for one in DIRECTIONS)) if addresses else _Local()
+
+    def _chain(self, key: str, direction: Direction) -> Compiled | None:
+        policies, audit = self._index.policies_of(key, direction)
+        if not policies:
+            return None
+        names = direction, audit, tuple(one.key for one in policies)
+        known = self._compiled.get(names)
+        if known is None or any(one is not other for one, other in zip(known[0], policies, strict=True)):
+            known = self._compiled[names] = policies, compile_chain(policies, direction, audit=audit)
+        return known[1]
+
+    def _acquire(self, key: str, local: _Local, draft: _Draft) -> None:
+        for chain in local.chains:
+            if chain is None:
+                continue
+            name = chain.chain.name
+            if name not in self._chains:
+                self._chains[name] = draft.new_chains[name] = chain
+                for need in chain.needs:
+                    if need not in self._chains_of:
+                        draft.new_sets[need] = None
+                        if not isinstance(need, Blocks):
+                            self._needs_of.setdefault(need.pods, set()).add(need)
+                    self._chains_of.setdefault(need, set()).add(name)
+            self._pods_of.setdefault(name, set()).add(key)
+
+    def _release(
+        self, before: Mapping[str, _Local], after: Mapping[str, _Local]
+    ) -> tuple[list[Compiled], list[Needed]]:
+        """The chains and the sets that nobody has any more."""
+        chains: list[Compiled] = []
+        needs: list[Needed] = []
+        for key, local in before.items():
+            kept = {chain.chain.name for chain in after[key].chains if chain is not None}
+            for chain in local.chains:
+                if chain is None or chain.chain.name in kept:
+                    continue
+                users = self._pods_of[chain.chain.name]
+                users.discard(key)
+                if users:
+                    continue
+                del self._pods_of[chain.chain.name], self._chains[chain.chain.name]
+                chains.append(chain)
+                for need in chain.needs:
+                    self._chains_of[need].discard(chain.chain.name)
+                    if not self._chains_of[need]:
+                        del self._chains_of[need]
+                        needs.append(need)
+                        self._unneed(need)
+        return chains, needs
+
+    def _unneed(self, need: Needed) -> None:
+        if not isinstance(need, Blocks):
+            self._needs_of[need.pods].discard(need)
+            if not self._needs_of[need.pods]:
+                del self._needs_of[need.pods]
+
+    def _move(self, pods: Pods, moves: Mapping[str, Move], draft: _Draft) -> None:
+        """Pods come into the sets of a selector, go out, or change in them."""
+        for need in self._needs_of.get(pods, ()):
+            if need in draft.new_sets or isinstance(need, Blocks):
+                continue
+            before = [one for old, _ in moves.values() if old is not None for one in need.elements(old)]
+            after = [one for _, new in moves.values() if new is not None for one in need.elements(new)]
+            if draft.change(set_of(need), before, after):
+                users = (key for chain in self._chains_of[need] for key in self._pods_of[chain])
+                draft.shrunk.update(address for key in users for address in self._pods.get(key, _Local()).addresses)
+
+    def _replace(self, key: str, before: _Local, after: _Local, draft: _Draft) -> None:
+        """The pod's own elements: readiness, and the ways into its chains."""
+        old: dict[Set, list[Element]] = {}
+        new: dict[Set, list[Element]] = {}
+        for one, element in _own_elements(before):
+            old.setdefault(one, []).append(element)
+        for one, element in _own_elements(after):
+            new.setdefault(one, []).append(element)
+        for one in old.keys() | new.keys():
+            draft.change(one, old.get(one, ()), new.get(one, ()))
+        draft.shrunk.update(set(before.addresses) - set(after.addresses))
+        if any(_shrinks(*pair) for pair in zip(before.chains, after.chains, strict=True)):
+            draft.shrunk.update(after.addresses)
+        if after.addresses:
+            self._pods[key] = after
+        else:
+            self._pods.pop(key, None)
+
+    def _elements(self, need: Needed) -> Iterable[Element]:
+        if isinstance(need, Blocks):
+            return (Element(one) for one in need.ranges)
+        return (element for member in self._index.members(need.pods) for element in need.elements(member))
+
+    def _operations(self, draft: _Draft, gone: tuple[list[Compiled], list[Needed]]) -> Iterable[Operation]:
+        """In the order in which one thing can refer to the next: nothing is pointed to that is not there."""
+        for need in draft.new_sets:
+            yield AddSet(set_of(need))
+            if elements := tuple(self._elements(need)):
+                yield AddElements(set_of(need), elements)
+        for chain in draft.new_chains.values():
+            yield AddChain(chain.chain)
+            yield from (AddRule(rule) for rule in chain.rules)
+        for one, removed in draft.removed.items():
+            added = draft.added[one]
+            if elements := tuple(item for key, item in removed.items() if added.get(key) != item):
+                yield DeleteElements(one, elements)
+        for one, added in draft.added.items():
+            removed = draft.removed[one]
+            if elements := tuple(item for key, item in added.items() if removed.get(key) != item):
+                yield AddElements(one, elements)
+        chains, needs = gone
+        yield from (FlushChain(one.chain) for one in chains)
+        yield from (DeleteChain(one.chain) for one in chains)
+        yield from (DeleteSet(set_of(one)) for one in needs)
+
+
+def _own_elements(local: _Local) -> Iterable[tuple[Set, Element]]:
+    """What a pod of this node has for itself: it is ready, may talk to itself, and has its chains."""
+    for address in local.addresses:
+        yield table.READY[address.version], Element((address,))
+        yield table.OWN[address.version], Element((address, address))
+        for direction, chain in zip(DIRECTIONS, local.chains, strict=True):
+            if chain is not None:
+                yield table.MAPS[direction][address.version], Element((address,), Verdict("jump", chain.chain.name))
+
+
+def _shrinks(before: Compiled | None, after: Compiled | None) -> bool:
+    """True unless all that the chain before let through, the one after does: what it lacks, or that there is one."""
+    if after is None or (before is not None and before.chain == after.chain):
+        return False
+    if before is None:
+        return True
+    return not {one.expressions for one in before.rules} <= {one.expressions for one in after.rules}
