@@ -181,10 +181,11 @@ def test_what_is_in_audit_beside_others_does_not_count() -> None:
 
 @given(st.data(), clusters())
 def test_policies_are_read_back_from_their_documents(data: st.DataObject, cluster: Cluster) -> None:
-    """All that is judged of them."""
-    again = {key: policy(document(one)) for key, one in cluster.policies.items()}
+    """All that is judged of them; one that restricts no direction has no document."""
+    written = {key: one for key, one in cluster.policies.items() if (one.ingress, one.egress) != (None, None)}
+    again = {key: policy(document(one)) for key, one in written.items()}
     flow = data.draw(flows(cluster))
-    assert judge(replace(cluster, policies=again), flow).verdict == judge(cluster, flow).verdict
+    assert judge(replace(cluster, policies=again), flow) == judge(replace(cluster, policies=written), flow)
 
 
 @given(clusters())
