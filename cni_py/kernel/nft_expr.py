@@ -284,7 +284,8 @@ def _dnat(version: int) -> bytes:
     """The address is in the first register, the port behind it."""
     address, port = REGISTER, REGISTER + (1 if version == 4 else 4)
     family = attr(2, be32(NFPROTO["ip" if version == 4 else "ip6"]))
-    return _expression("nat", attr(1, be32(_NF_NAT_DNAT)), family, attr(3, _register(address)), attr(5, _register(port)))
+    to = (attr(3, _register(address)), attr(5, _register(port)))
+    return _expression("nat", attr(1, be32(_NF_NAT_DNAT)), family, *to)
 
 
 def _note(note: Note) -> bytes:

@@ -104,6 +104,10 @@ class Index:
         """Those of a selector that some policy has."""
         return (self._member[key] for key in self._selected[pods].members)
 
+    def selects(self, pods: Pods, key: str) -> bool:
+        """True if a selector that some policy has selects the pod."""
+        return pods in self._selectors_of.get(key, ())
+
     def owner(self, address: Address) -> str | None:
         """The pod that has the address."""
         claims = self._claims.get(address)

@@ -28,7 +28,7 @@ def net(fresh_namespaces: None) -> Iterator[Lab]:
 
 def tracked(socket: NetlinkSocket) -> int:
     """How many IPv4 and IPv6 connections the node knows."""
-    return sum(len(socket.request(conntrack._request(1, NLM_F_DUMP, version, b""))) for version in (4, 6))
+    return sum(len(socket.request(conntrack.request(1, NLM_F_DUMP, version, b""))) for version in (4, 6))
 
 
 def flow(net: Lab, version: int, port: int, protocol: str = "udp") -> None:
