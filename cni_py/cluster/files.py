@@ -6,13 +6,13 @@ networks. Changes are taken when a file is closed or renamed into place. Nothing
 
 import os
 import select
-import stat
 import threading
 from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 
 from cni_py.cluster.inotify import Directory
+from cni_py.cluster.plain_file import content
 from cni_py.cluster.record import MAX_BYTES, from_document, parse, shown
 from cni_py.model.errors import DecodeError, IOFailureError
 from cni_py.model.overlay import Node
@@ -142,7 +142,7 @@ class FileSource:
         if stem in self._nodes:
             raise DecodeError(f"there is another file for the node {shown(stem)}")
         try:
-            data = _content(path)
+            data = content(path, MAX_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -152,19 +152,3 @@ class FileSource:
         from cni_py.cluster.yaml_text import load_yaml  # noqa: PLC0415  # 3 MiB that JSON needs not
 
         return from_document(load_yaml(data), stem, self._cluster)
-
-
-def _content(path: Path) -> bytes:
-    """Of a plain file, and not more than a record may have. Raises OSError, DecodeError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise DecodeError("it is no plain file")
-        data = b""
-        while len(data) <= MAX_BYTES and (part := os.read(fd, MAX_BYTES + 1)):
-            data += part
-    finally:
-        os.close(fd)
-    if len(data) > MAX_BYTES:
-        raise DecodeError(f"it has more than {MAX_BYTES} bytes")
-    return data

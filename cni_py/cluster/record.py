@@ -53,13 +53,17 @@ def parse(text: str | bytes, name: str, cluster: str, cidrs: Sequence[IPNetwork]
     """
     if len(text) > MAX_BYTES:
         raise DecodeError(f"the record has {len(text)} bytes, more than {MAX_BYTES}")
+    return from_document(load_json(text, "the record"), name, cluster, cidrs)
+
+
+def load_json(text: str | bytes, what: str) -> object:
+    """What the text says. No key twice, no NaN. Raises DecodeError, in one printable line about `what`."""
     try:
-        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
     except RecursionError:
-        raise DecodeError("the record is nested too deeply") from None
+        raise DecodeError(f"{what} is nested too deeply") from None
     except ValueError as error:  # also what is no UTF-8
-        raise DecodeError(f"the record is no JSON: {shown(str(error))}") from None
-    return from_document(document, name, cluster, cidrs)
+        raise DecodeError(f"{what} is no JSON: {shown(str(error))}") from None
 
 
 def from_document(document: object, name: str, cluster: str, cidrs: Sequence[IPNetwork] | None = None) -> Node:

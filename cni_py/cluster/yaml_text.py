@@ -1,7 +1,8 @@
 """YAML as far as records and settings need it, which operators and tools write; nothing that surprises."""
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import yaml
@@ -12,8 +13,20 @@ from cni_py.model.errors import DecodeError
 
 def load_yaml(data: bytes) -> object:
     """What the text says. Raises DecodeError, in one printable line."""
-    try:
+    with _told():
         return yaml.load(data, _Loader)  # noqa: S506  # a SafeLoader of fewer types
+
+
+def load_yaml_stream(data: bytes) -> list[object]:
+    """What each of the documents between `---` says; an empty one is None. Raises DecodeError as `load_yaml`."""
+    with _told():
+        return list(yaml.load_all(data, _Loader))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
     except RecursionError:
         raise DecodeError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
