@@ -44,7 +44,8 @@ def holds(one: Member, nodes: Sequence[Node], of: Network) -> bool:
             ["nft", "list", "table", "inet", "cnipy_guard"], check=False, capture_output=True, text=True
         ).stdout
     wanted = [str(peer.ip4) for peer in nodes if peer.name != one.node.name]
-    return listed.count("drop") == 7 * len(tunnels) and all(w in listed for w in wanted)
+    whole = listed.count("goto") == 2 * len(tunnels) and listed.count("drop") == 7
+    return whole and all(w in listed for w in wanted)
 
 
 def acts(of: Network) -> list[str]:
@@ -70,6 +71,7 @@ def acts(of: Network) -> list[str]:
             f"ip addr flush dev {link}",
             f"ip addr add 10.99.9.9/32 dev {link}",
             "nft flush chain inet cnipy_guard guard_input",
+            "nft flush chain inet cnipy_guard through_node",
             "nft delete element inet cnipy_guard peers4 { 192.0.2.2 }",
         ]
     if link == "cpyvx4":

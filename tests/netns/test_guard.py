@@ -125,3 +125,12 @@ def test_pods_may_use_the_port_among_themselves(guarded: Guarded) -> None:
         send(one, str(two.ip4), b"hello")
         assert server.recv(100) == b"hello"
     assert guarded.dropped(0) == guarded.dropped(1) == 0
+
+
+def test_tcp_of_the_same_number_is_nobodys_concern(guarded: Guarded) -> None:
+    """Neither to a node nor between pods."""
+    for server in (guarded.made.members[0].place, guarded.pods[1]):
+        with server.listen(4, "tcp", PORT) as listening, guarded.pods[0].open(4, "tcp") as asking:
+            asking.connect((str(server.ip4), PORT))
+            listening.accept()[0].close()
+    assert guarded.dropped(0) == guarded.dropped(1) == 0
