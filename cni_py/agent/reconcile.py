@@ -74,7 +74,7 @@ class Reconciler:
             self._desired = plan(wish.own, list(wish.peers.values()), self.network, wish.facts)
             self._sources = self._all_sources(wish)
             self._planned = wish
-        desired, observed = self._desired, self.kernel.read(DEVICES, self._desired.sysctls)
+        desired, observed = self._desired, self.kernel.read(DEVICES, self._desired)
         # Nearly always nothing has changed: what is read is then, one by one, what was read before.
         ops = () if prune and observed == self._clean else converge(desired, observed, prune=prune)
         self._clean = observed if prune and not ops else None

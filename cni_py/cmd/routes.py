@@ -51,7 +51,7 @@ def planned(config: str) -> list[str]:
         known = facts(underlay, possible_backends())
         own = own_node(who, said, network, known)
         desired = plan(own, list(Admission(network).admit(own, nodes).peers.values()), network, known)
-        return [describe(op) for op in converge(desired, kernel.read(DEVICES, desired.sysctls))]
+        return [describe(op) for op in converge(desired, kernel.read(DEVICES, desired))]
     finally:
         kernel.close()
 

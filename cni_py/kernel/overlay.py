@@ -12,13 +12,14 @@ from cni_py.kernel.netlink import NETLINK_ROUTE, NetlinkError, NetlinkSocket
 from cni_py.kernel.overlay_read import OverlayReader
 from cni_py.kernel.sysctl import write_sysctl
 from cni_py.model.errors import CniPyError
-from cni_py.model.net import LinkRoute, NodeState, Ns, Sysctl
+from cni_py.model.net import LinkRoute, NodeState, Ns
 from cni_py.model.ops import AddRoute, DelFdb, DelNeighbour, DelRoute, Op, ReplaceRoute, SetFdb, SetNeighbour
 from cni_py.model.overlay import Underlay
 from cni_py.model.result import IPAddress
 
 Refusal = tuple[Op, CniPyError]
 
+_NOTHING = NodeState()
 _BATCH = 600  # messages a datagram: 50 kB, during which no signal is served
 
 
@@ -42,9 +43,12 @@ class OverlayKernel:
         """The index of a link, None if there is none of that name."""
         return Namespace(None, self._socket).index(name)
 
-    def read(self, names: Iterable[str], sysctls: Iterable[Sysctl] = ()) -> NodeState:
-        """The links of these names with all that is on them, the overlay's routes wherever they lead, the sysctls."""
-        return self._reader.read(names, sysctls)
+    def read(self, names: Iterable[str], wanted: NodeState = _NOTHING) -> NodeState:
+        """The links of these names with all that is on them, the overlay's routes wherever they lead.
+
+        Of what is wanted the sysctls; and what is read and equals something wanted is that very object.
+        """
+        return self._reader.read(names, wanted)
 
     def find_underlay(self, addresses: Collection[IPAddress]) -> str:
         """The link that has one of these addresses, else that of the best default route; "" if there is neither."""

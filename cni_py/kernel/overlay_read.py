@@ -1,7 +1,8 @@
 """The overlay read back from the kernel, whole: some thousand objects of five kinds, in milliseconds.
 
 Nearly all of them are as they were a minute ago, and decoding costs ten times what the kernel takes to tell. So what an
-answer stood for is remembered by its bytes, for as long as the kernel goes on to give it.
+answer stood for is remembered by its bytes, for as long as the kernel goes on to give it. And nearly all of them are as
+they are wanted: what equals something wanted is that very object, which spares a third of what a peer takes of memory.
 """
 
 import errno
@@ -25,7 +26,6 @@ from cni_py.model.net import (
     LinkRoute,
     Neighbour,
     NodeState,
-    Sysctl,
 )
 from cni_py.model.overlay import Underlay
 from cni_py.model.result import IPAddress, IPNetwork
@@ -48,15 +48,16 @@ class OverlayReader:
         self._neighbours: _Answers[Neighbour | None] = _Answers()
         self._fdb: _Answers[Fdb | None] = _Answers()
 
-    def read(self, names: Iterable[str], sysctls: Iterable[Sysctl]) -> NodeState:
-        """The links of these names with all that is on them, the overlay's routes wherever they lead, the sysctls."""
+    def read(self, names: Iterable[str], wanted: NodeState) -> NodeState:
+        """The links of these names with all that is on them, the overlay's routes, the sysctls of what is wanted."""
+        self._routes.wanted, self._neighbours.wanted, self._fdb.wanted = wanted.routes, wanted.neighbours, wanted.fdb
         seen = [link for name in names if (link := self._link(name)) is not None]
         self._forget_if_renamed(seen)
         state = NodeState(
             links=tuple(_as_link(link, self._name_of(link.master) if link.master else "") for link in seen),
             addresses=tuple(one for link in seen for one in self._addresses(link)),
             routes=tuple(self._own_routes()),
-            sysctls=tuple(one for wanted in sysctls if (one := seen_sysctl(wanted)) is not None),
+            sysctls=tuple(one for sysctl in wanted.sysctls if (one := seen_sysctl(sysctl)) is not None),
             neighbours=tuple(one for link in seen for one in self._neighbours_on(link)),
             fdb=tuple(one for link in seen if link.kind == "vxlan" for one in self._fdb_of(link)),
         )
@@ -177,21 +178,32 @@ class OverlayReader:
 
 
 class _Answers(Generic[T]):
-    """What answers of the kernel stand for. `turn` drops those that did not come since the last one."""
+    """What answers of the kernel stand for. `turn` drops those that did not come since the last one.
+
+    `wanted` are objects that are given in place of equal ones.
+    """
 
     def __init__(self) -> None:
+        self.wanted: Iterable[T] = ()
+        self._same: dict[T, T] = {}
         self._before: dict[bytes, T] = {}
         self._now: dict[bytes, T] = {}
 
     def get(self, answer: bytes, parse: Callable[[bytes], T]) -> T:
         """What `parse` says of it, now or earlier."""
-        found = self._before[answer] if answer in self._before else parse(answer)
+        found = self._before[answer] if answer in self._before else self._wanted(parse(answer))
         self._now[answer] = found
         return found
 
     def turn(self) -> None:
         """A reading is over."""
         self._before, self._now = self._now, {}
+        self.wanted, self._same = (), {}
+
+    def _wanted(self, found: T) -> T:
+        if not self._same:  # only if there is anything new: of thousands it takes a while
+            self._same = {one: one for one in self.wanted}
+        return self._same.get(found, found)
 
 
 def _as_link(seen: rtnl.SeenLink, master: str) -> Link:

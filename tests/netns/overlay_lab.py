@@ -91,7 +91,7 @@ class Member:
     def read(self, desired: NodeState) -> NodeState:
         """What it has."""
         with netns.entered(self.place.fd):
-            return self.kernel.read(DEVICES, desired.sysctls)
+            return self.kernel.read(DEVICES, desired)
 
     def passed(self, peers: list[Node], of: Network) -> tuple[Op, ...]:
         """One pass: the changes, none of which was refused."""

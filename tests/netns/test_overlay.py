@@ -6,7 +6,9 @@ import pytest
 from netns.nat_lab import Place
 from netns.overlay_lab import Families, carry, lab, member, network, whole_datagram
 
-from cni_py.model.overlay import Network
+from cni_py.kernel.netns import entered
+from cni_py.kernel.overlay import OverlayKernel
+from cni_py.model.overlay import DEVICES, Network
 from cni_py.overlay.select import pod_mtu
 
 pytestmark = pytest.mark.sudo
@@ -37,6 +39,21 @@ def test_pods_of_two_nodes_talk(of: Network, pods: Families, underlay: Families,
         for client, server in ((first, second), (second, first), (first, third), (third, second)):
             _talk(client, server, pods, mtu)
         assert all(one.passed(made.nodes, of) == () for one in made.members)
+
+
+def test_what_is_read_as_it_is_wanted_is_that_very_object(tmp_path: Path) -> None:
+    """So thousands of peers are in memory once."""
+    of = network("vxlan")
+    with lab(tmp_path, member(1), member(2)) as made:
+        made.settle(of)
+        desired = made.members[0].desired(made.nodes, of)
+        with entered(made.members[0].place.fd):
+            fresh = OverlayKernel()
+            seen = fresh.read(DEVICES, desired)
+            fresh.close()
+        pairs = ((seen.routes, desired.routes), (seen.neighbours, desired.neighbours), (seen.fdb, desired.fdb))
+        for read, wanted in pairs:
+            assert {id(one) for one in read} == {id(one) for one in wanted} != set()
 
 
 def _talk(client: Place, server: Place, pods: Families, mtu: int) -> None:
