@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cni_py.model.policy import PROTOCOL_NAMES, SCTP, TCP, UDP, Address, Cluster, Direction, Flow, Pod, Policy
+from cni_py.model.policy import PROTOCOL_NAMES, SCTP, TCP, UDP, Address, Flow, Pod, Policy
 from cni_py.policy.explain import Explanation, Half
-from cni_py.policy.verdict import NAME_LABEL, other_end
+from cni_py.policy.rules import PEERS_FIELD
+from cni_py.policy.verdict import NAME_LABEL
 
-_FIELD: dict[Direction, str] = {"ingress": "from", "egress": "to"}
 # Labels that controllers put on each pod or each revision: a selector of them would not outlive the next rollout.
 _FLEETING = (
     "pod-template-hash",
@@ -48,31 +48,31 @@ class Amendment:
         return "\n".join([f"to {where} of {self.namespace}/{self.name} add", *_yaml(item, "  ")])
 
 
-def amendments(cluster: Cluster, explanation: Explanation) -> tuple[Amendment, ...]:
+def amendments(explanation: Explanation) -> tuple[Amendment, ...]:
     """What would allow the flow, one for each direction that does not.
 
     None where all policies in the way have flaws: they are to be mended first, as nobody knows what they say.
     """
     halves = (explanation.egress, explanation.ingress)
-    found = (_amendment(cluster, half, explanation.judgement.flow) for half in halves)
+    found = (_amendment(half, explanation.judgement.flow) for half in halves)
     return tuple(one for one in found if one is not None)
 
 
-def _amendment(cluster: Cluster, half: Half, flow: Flow) -> Amendment | None:
+def _amendment(half: Half, flow: Flow) -> Amendment | None:
     usable = [one.policy for one in half.candidates if one.counts and not one.policy.flaws]
     if half.side.verdict == "allow" or not usable:
         return None
     direction, nearest = half.side.direction, half.nearest
-    policy = cluster.policies[nearest.policy] if nearest is not None else usable[0]
-    peer, port = _peer(policy, half.peer, other_end(flow, direction)), _port(flow)
+    policy = nearest.policy if nearest is not None else usable[0]
+    peer, port = _peer(policy, half.peer, flow.source if direction == "ingress" else flow.destination), _port(flow)
     base = f"/spec/{direction}"
     if nearest is not None and port is not None:
         rule = nearest.rule
         if nearest.failed == ("port",) and rule.peers is not None and len(rule.peers) == 1:
             return Amendment(policy.namespace, policy.name, f"{base}/{nearest.place}/ports/-", port)
         if nearest.failed == ("peer",) and rule.ports is not None and len(rule.ports) == 1:
-            return Amendment(policy.namespace, policy.name, f"{base}/{nearest.place}/{_FIELD[direction]}/-", peer)
-    rule_of_its_own: dict[str, Plain] = {_FIELD[direction]: [peer]}
+            return Amendment(policy.namespace, policy.name, f"{base}/{nearest.place}/{PEERS_FIELD[direction]}/-", peer)
+    rule_of_its_own: dict[str, Plain] = {PEERS_FIELD[direction]: [peer]}
     if port is not None:
         rule_of_its_own["ports"] = [port]
     if policy.rules(direction):

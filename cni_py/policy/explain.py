@@ -9,31 +9,19 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
-from cni_py.model.policy import (
-    DIRECTIONS,
-    Address,
-    Cluster,
-    Direction,
-    Flow,
-    IpBlock,
-    Peer,
-    Pod,
-    Policy,
-    Rule,
-    Selector,
-)
+from cni_py.model.policy import Address, Cluster, Direction, Flow, IpBlock, Peer, Pod, Policy, Rule, Selector
 from cni_py.policy.verdict import (
     NOBODY,
+    Ends,
     Judgement,
     Side,
+    ends_of,
     in_audit,
     is_peer,
     is_port,
     isolating,
     judge,
     namespace_labels,
-    other_end,
-    owner,
     peers,
     ports,
 )
@@ -49,7 +37,7 @@ class Fit:
     A miss is a label of a pod or a namespace that is not as a selector wants it.
     """
 
-    policy: str
+    policy: Policy
     place: int
     rule: Rule
     failed: tuple[Term, ...] = ()
@@ -91,51 +79,45 @@ class Explanation:
 
 def explain(cluster: Cluster, flow: Flow, local: AbstractSet[Address] = NOBODY) -> Explanation:
     """Why the flow passes or not; `local` as of `judge`."""
-    judgement = judge(cluster, flow, local)
-    egress, ingress = (_half(cluster, flow, direction, judgement) for direction in DIRECTIONS[::-1])
-    return Explanation(judgement, egress, ingress)
+    judgement, ends = judge(cluster, flow, local), ends_of(cluster, flow)
+    return Explanation(judgement, _half(cluster, ends, judgement.egress), _half(cluster, ends, judgement.ingress))
 
 
-def _half(cluster: Cluster, flow: Flow, direction: Direction, judgement: Judgement) -> Half:
-    side = judgement.ingress if direction == "ingress" else judgement.egress
-    subject, peer = cluster.pods.get(side.pod), owner(cluster, other_end(flow, direction))
+def _half(cluster: Cluster, ends: Ends, side: Side) -> Half:
+    _, peer = ends.peer(side.direction)
+    subject = ends.subject(side.direction) if side.pod else None
     if subject is None:
         return Half(side, subject, peer)
     candidates = tuple(
         Candidate(
-            policy, in_audit(cluster, policy), policy.key in side.policies, _fits(cluster, policy, direction, flow)
+            policy, in_audit(cluster, policy), policy.key in side.policies, _fits(cluster, policy, side.direction, ends)
         )
-        for policy in isolating(cluster, subject, direction)
+        for policy in isolating(cluster, subject, side.direction)
     )
     return Half(side, subject, peer, candidates, None if side.verdict == "allow" else _nearest(candidates))
 
 
-def _fits(cluster: Cluster, policy: Policy, direction: Direction, flow: Flow) -> tuple[Fit, ...]:
+def _fits(cluster: Cluster, policy: Policy, direction: Direction, ends: Ends) -> tuple[Fit, ...]:
     rules = enumerate(policy.rules(direction) or ())
-    return tuple(_fit(cluster, policy.key, place, rule, direction, flow) for place, rule in rules)
+    return tuple(_fit(cluster, policy, place, rule, direction, ends) for place, rule in rules)
 
 
-def _fit(cluster: Cluster, key: str, place: int, rule: Rule, direction: Direction, flow: Flow) -> Fit:
-    address = other_end(flow, direction)
-    matching = [peer for peer in peers(rule) if is_peer(cluster, peer, address)]
+def _fit(cluster: Cluster, policy: Policy, place: int, rule: Rule, direction: Direction, ends: Ends) -> Fit:
+    matching = [peer for peer in peers(rule) if is_peer(cluster, peer, direction, ends)]
     # a name of ports is the peer's to give: where no peer matches, any of them may
-    open_ports = any(
-        is_port(cluster, port, peer, direction, flow)
-        for port in ports(rule)
-        for peer in matching or peers(rule) or (None,)
-    )
+    asked = matching or peers(rule) or (None,)
     failed: list[Term] = []
     if not matching:
         failed.append("peer")
-    if not open_ports:
+    if not any(is_port(port, peer, direction, ends) for port in ports(rule) for peer in asked):
         failed.append("port")
-    distance = 0 if matching else min((_misses(cluster, peer, address) for peer in rule.peers or ()), default=_NEVER)
-    return Fit(key, place, rule, tuple(failed), distance)
+    _, pod = ends.peer(direction)
+    distance = 0 if matching else min((_misses(cluster, peer, pod) for peer in rule.peers or ()), default=_NEVER)
+    return Fit(policy, place, rule, tuple(failed), distance)
 
 
-def _misses(cluster: Cluster, peer: Peer, address: Address) -> int:
-    """The labels that keep the address from being the peer's."""
-    pod = owner(cluster, address)
+def _misses(cluster: Cluster, peer: Peer, pod: Pod | None) -> int:
+    """The labels that keep what is at the other end from being the peer's."""
     if pod is None or isinstance(peer, IpBlock):
         return _NEVER
     if isinstance(peer.namespaces, str):

@@ -52,6 +52,25 @@ class Judgement:
         return self.verdict != "deny"
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """A flow, and the pods that have its two addresses; None where no pod has one."""
+
+    flow: Flow
+    source: Pod | None
+    destination: Pod | None
+
+    def subject(self, direction: Direction) -> Pod | None:
+        """The pod whose policies of that direction are asked."""
+        return self.source if direction == "egress" else self.destination
+
+    def peer(self, direction: Direction) -> tuple[Address, Pod | None]:
+        """The other end, which the rules of that direction call the peer."""
+        if direction == "egress":
+            return self.flow.destination, self.destination
+        return self.flow.source, self.source
+
+
 def judge(cluster: Cluster, flow: Flow, local: AbstractSet[Address] = NOBODY) -> Judgement:
     """The verdict over a flow. `local` are the addresses of the node where the packet is seen.
 
@@ -59,10 +78,16 @@ def judge(cluster: Cluster, flow: Flow, local: AbstractSet[Address] = NOBODY) ->
     """
     egress, ingress = Side("egress"), Side("ingress")
     if flow.source != flow.destination:
-        egress = _ask(cluster, flow, "egress")
+        ends = ends_of(cluster, flow)
+        egress = _ask(cluster, ends, "egress")
         if flow.source not in local:
-            ingress = _ask(cluster, flow, "ingress")
+            ingress = _ask(cluster, ends, "ingress")
     return Judgement(flow, egress, ingress)
+
+
+def ends_of(cluster: Cluster, flow: Flow) -> Ends:
+    """The pods at the ends of a flow."""
+    return Ends(flow, owner(cluster, flow.source), owner(cluster, flow.destination))
 
 
 def owner(cluster: Cluster, address: Address) -> Pod | None:
@@ -96,10 +121,10 @@ def counting(cluster: Cluster, policies: list[Policy]) -> list[Policy]:
     return [one for one in policies if not in_audit(cluster, one)] or policies
 
 
-def allows(cluster: Cluster, rule: Rule, direction: Direction, flow: Flow) -> bool:
+def allows(cluster: Cluster, rule: Rule, direction: Direction, ends: Ends) -> bool:
     """True if one of the rule's peers and one of its ports match; where it names none, all do."""
     return any(
-        is_peer(cluster, peer, other_end(flow, direction)) and is_port(cluster, port, peer, direction, flow)
+        is_peer(cluster, peer, direction, ends) and is_port(port, peer, direction, ends)
         for peer in peers(rule)
         for port in ports(rule)
     )
@@ -115,18 +140,13 @@ def ports(rule: Rule) -> tuple[Port | None, ...]:
     return (None,) if rule.ports is None else rule.ports
 
 
-def other_end(flow: Flow, direction: Direction) -> Address:
-    """The end that a rule of that direction calls its peer."""
-    return flow.source if direction == "ingress" else flow.destination
-
-
-def is_peer(cluster: Cluster, peer: Peer | None, address: Address) -> bool:
-    """True if the address is the peer's: one in the block, or a selected pod's in a selected namespace."""
+def is_peer(cluster: Cluster, peer: Peer | None, direction: Direction, ends: Ends) -> bool:
+    """True if the other end is the peer's: an address in the block, or a selected pod in a selected namespace."""
+    address, pod = ends.peer(direction)
     if peer is None:
         return True
     if isinstance(peer, IpBlock):
         return address in peer
-    pod = owner(cluster, address)
     if pod is None or not peer.pods.matches(pod.labels):
         return False
     if isinstance(peer.namespaces, str):
@@ -134,18 +154,18 @@ def is_peer(cluster: Cluster, peer: Peer | None, address: Address) -> bool:
     return peer.namespaces.matches(namespace_labels(cluster, pod.namespace))
 
 
-def is_port(cluster: Cluster, port: Port | None, peer: Peer | None, direction: Direction, flow: Flow) -> bool:
+def is_port(port: Port | None, peer: Peer | None, direction: Direction, ends: Ends) -> bool:
     """True if the flow goes to the port. A name is what the destination calls it, which to an IP block has no names."""
     if port is None:
         return True
-    if port.protocol != flow.protocol:
+    if port.protocol != ends.flow.protocol:
         return False
     if not port.name:
-        return port.first <= flow.port <= port.last
+        return port.first <= ends.flow.port <= port.last
     if direction == "egress" and isinstance(peer, IpBlock):
         return False
-    pod = owner(cluster, flow.destination)
-    return pod is not None and NamedPort(port.name, flow.protocol, flow.port) in pod.ports
+    pod = ends.destination
+    return pod is not None and NamedPort(port.name, port.protocol, ends.flow.port) in pod.ports
 
 
 def namespace_labels(cluster: Cluster, name: str) -> Mapping[str, str]:
@@ -154,8 +174,8 @@ def namespace_labels(cluster: Cluster, name: str) -> Mapping[str, str]:
     return namespace.labels if namespace is not None else {NAME_LABEL: name}
 
 
-def _ask(cluster: Cluster, flow: Flow, direction: Direction) -> Side:
-    pod = owner(cluster, flow.source if direction == "egress" else flow.destination)
+def _ask(cluster: Cluster, ends: Ends, direction: Direction) -> Side:
+    pod = ends.subject(direction)
     if pod is None:
         return Side(direction)
     counted = counting(cluster, isolating(cluster, pod, direction))
@@ -163,7 +183,7 @@ def _ask(cluster: Cluster, flow: Flow, direction: Direction) -> Side:
         (policy.key, place)
         for policy in counted
         for place, rule in enumerate(policy.rules(direction) or ())
-        if allows(cluster, rule, direction, flow)
+        if allows(cluster, rule, direction, ends)
     )
     if not counted or allowed_by:
         verdict: Verdict = "allow"
