@@ -31,6 +31,12 @@ def shown(value: object) -> str:
             return f"a {type(value).__name__}"
 
 
+def printable(value: str, most: int = 200) -> str:
+    """A text for people that may hold anything: as it is if a terminal may print it, else escaped; short."""
+    short = value if len(value) <= most else f"{value[:most]}..."
+    return short if short.isascii() and short.isprintable() else ascii(short)
+
+
 def mapping(value: object, where: str) -> Document:
     """An object; null is an empty one, as it is to the API."""
     if value is None:

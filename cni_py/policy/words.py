@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from cni_py.model.policy import PROTOCOL_NAMES, Direction, Flow, Pod
 from cni_py.policy.amendment import Amendment
 from cni_py.policy.explain import Candidate, Explanation, Fit, Half
+from cni_py.policy.plain import printable
 from cni_py.policy.rules import PEERS_FIELD
 
 _MOST_SHOWN = 5  # peers or ports of a rule
-_MOST_CHARACTERS = 200  # of one of them: a selector may hold anything
 
 
 def text(explanation: Explanation, amendments: Iterable[Amendment]) -> Iterator[str]:
@@ -93,14 +93,9 @@ def _terms(fit: Fit, direction: Direction) -> str:
 def _listed(values: Iterable[object]) -> str:
     """Some, and how many more there are; only what a terminal prints."""
     texts = list(map(str, values))
-    shown = [_clean(one) for one in texts[:_MOST_SHOWN]]
+    shown = [printable(one) for one in texts[:_MOST_SHOWN]]
     more = len(texts) - len(shown)
     return " or ".join([*shown, *([f"{more} more"] if more else [])]) or "anything that was understood"
-
-
-def _clean(value: str) -> str:
-    short = value if len(value) <= _MOST_CHARACTERS else f"{value[:_MOST_CHARACTERS]}..."
-    return short if short.isascii() and short.isprintable() else ascii(short)
 
 
 def _plain_half(half: Half) -> dict[str, object]:
