@@ -191,10 +191,16 @@ def _read_addresses(values: list[object] | list[str], where: str, flaws: Flaws) 
             address = ip_address(value.strip()) if isinstance(value, str) and "%" not in value else None
         except ValueError:
             address = None
-        if address is None or address.is_unspecified or address.is_loopback or address.is_multicast:
+        if address is None or not _is_a_pods(address):
             flaws.add(f"{where}: {shown(value)} is no address of a pod")
         else:
             yield address
+
+
+def _is_a_pods(address: Address) -> bool:
+    """True if a pod can have it: in a set of pods another one would stand for what is no pod."""
+    mapped = getattr(address, "ipv4_mapped", None)
+    return not (address.is_unspecified or address.is_loopback or address.is_multicast or mapped)
 
 
 def _ports(spec: Document, flaws: Flaws) -> tuple[NamedPort, ...]:

@@ -543,7 +543,20 @@ def test_point_23_all_addresses_count(status: Any, expected: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "ip",
-    ["junk", 5, "0.0.0.0", "127.0.0.1", "224.0.0.1", "::", "::1", "ff02::1", "fe80::1%e", "x" * 9999, "10.0.0.0/8"],
+    [
+        "junk",
+        5,
+        "0.0.0.0",
+        "127.0.0.1",
+        "224.0.0.1",
+        "::",
+        "::1",
+        "ff02::1",
+        "fe80::1%e",
+        "::ffff:10.0.0.2",
+        "x" * 9999,
+        "10.0.0.0/8",
+    ],
 )
 def test_an_address_that_no_pod_has(ip: Any) -> None:
     """Is told and does not count, the others do."""
