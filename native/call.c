@@ -152,7 +152,7 @@ void write_version(struct out *out)
 void write_about(struct out *out, const struct call *call)
 {
 	static const char *const names[] = {
-		"cni-py-ipam", "bridge", "ptp", "host-local", "portmap", "bandwidth", "loopback",
+		"cni-py-ipam", "cni-py-policy", "bridge", "ptp", "host-local", "portmap", "bandwidth", "loopback",
 	};
 	const char *name = "cni-py";
 	for (unsigned i = 0; i < COUNT_OF(names); i++)

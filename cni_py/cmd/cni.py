@@ -1,4 +1,4 @@
-"""The interface plugin, under its own name or that of bridge, ptp, portmap or bandwidth."""
+"""The interface plugin and the chained ones: cni-py, bridge, ptp, portmap, bandwidth and cni-py-policy."""
 
 from contextlib import suppress
 
@@ -29,6 +29,7 @@ def call(request: Request, persona: Persona, machine: Machine) -> bytes:
             records=machine.records(conf.stateDir),
             delegate=machine.delegate(request, conf.stateDir),
             occasion=machine.occasion(),
+            gate=machine.gate(),
         )
         match request.command:
             case "ADD":
@@ -54,7 +55,7 @@ def _status(request: Request, persona: Persona, machine: Machine) -> None:
 
     state_dir = gojson.get_string(request.config, "stateDir") or STATE_DIR
     records = machine.records(state_dir)
-    chained = persona in (Persona.PORTMAP, Persona.BANDWIDTH)
+    chained = persona in (Persona.PORTMAP, Persona.BANDWIDTH, Persona.CNI_PY_POLICY)
     ipam_type = "" if chained else gojson.get_string(gojson.get_object(request.config, "ipam"), "type")
     serving = False
     with suppress(CniPyError):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cni_py.cmd.delegates import ScriptDelegate
     from cni_py.cni.attach import Occasion
     from cni_py.kernel.kernels import NodeKernels
-    from cni_py.model.ports import Firewall, Observer
+    from cni_py.model.ports import Firewall, Gate, Observer
     from cni_py.spec.request import Request
     from cni_py.store.attachments import AttachmentStore
 
@@ -61,6 +61,12 @@ class ColdMachine:
         from cni_py.kernel.observe import NodeObserver
 
         return NodeObserver()
+
+    def gate(self) -> "Gate":
+        """See Machine. No agent answers, or it would have been asked: what it has closed stays closed until it does."""
+        from cni_py.cni.call import OPEN_GATE
+
+        return OPEN_GATE
 
     def occasion(self) -> "Occasion":
         """See Machine."""

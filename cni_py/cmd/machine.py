@@ -6,7 +6,7 @@ The script's machine (`cmd.cold`) opens everything for one call, the agent's (`c
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from cni_py.model.ports import Delegate, Firewall, Observer, Records
+from cni_py.model.ports import Delegate, Firewall, Gate, Observer, Records
 from cni_py.spec.request import Request
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ class Machine(Protocol):
 
     def observer(self) -> Observer:
         """Reads the namespaces back."""
+
+    def gate(self) -> Gate:
+        """The network policies of the node's pods."""
 
     def occasion(self) -> "Occasion":
         """This moment."""

@@ -157,6 +157,7 @@ class NodeUpkeep:
             records=store,
             delegate=machine.delegate(release_request(attachment, ())[1], store.path),
             occasion=machine.occasion(),
+            gate=machine.gate(),
         )
 
     def _drop_earlier_boots(self, store: AttachmentStore) -> None:

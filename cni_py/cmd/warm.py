@@ -10,6 +10,7 @@ from cni_py.agent.turn import Turn
 from cni_py.cmd import ipam
 from cni_py.cmd.delegates import AgentDelegate
 from cni_py.cni.attach import Occasion
+from cni_py.cni.call import OPEN_GATE
 from cni_py.invoke.delegate import check_name, missing
 from cni_py.invoke.process import check_outcome
 from cni_py.ipam.config import DATA_DIR
@@ -18,7 +19,7 @@ from cni_py.kernel.firewall import NftFirewall
 from cni_py.kernel.kernels import NodeKernels
 from cni_py.kernel.warm_host import WarmHost
 from cni_py.model.errors import NetnsError, PluginError, TryAgainError
-from cni_py.model.ports import Firewall, Observer
+from cni_py.model.ports import Firewall, Gate, Observer
 from cni_py.spec import frame
 from cni_py.spec.request import Request
 from cni_py.store.attachments import AttachmentStore, state_directories
@@ -35,6 +36,7 @@ class Warm:
         self.boot = ipam.boot_id()
         self.leases = ipam.open_warm_store(turn.released)
         self.node = NodeFile()
+        self.gate: Gate = OPEN_GATE
         self._stores: dict[str, AttachmentStore] = {}
 
     def records(self, state_dir: str) -> AttachmentStore:
@@ -108,6 +110,10 @@ class WarmMachine:
         from cni_py.kernel.observe import NodeObserver
 
         return NodeObserver(self._open_netns)
+
+    def gate(self) -> Gate:
+        """See Machine."""
+        return self._warm.gate if self._at_home else OPEN_GATE
 
     def occasion(self) -> Occasion:
         """See Machine."""

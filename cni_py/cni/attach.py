@@ -23,7 +23,7 @@ from cni_py.model.node_network import SEGMENT, NodeNetwork
 from cni_py.model.persona import Persona
 from cni_py.model.result import Dns, IPConfig, IPInterface, IPNetwork, Result, Route
 from cni_py.spec import gojson
-from cni_py.spec.args import parse_args
+from cni_py.spec.args import parse_args, pod_name
 from cni_py.spec.memo import Memo
 from cni_py.spec.netconf import Bandwidth, NetConf, VlanTrunk
 from cni_py.spec.request import Request
@@ -115,15 +115,16 @@ def plan_attachment(request: Request, conf: NetConf, persona: Persona, lease: Re
         antispoof=persona is Persona.CNI_PY and (conf.antispoof if conf.antispoof is not None else mode == "routed"),
         shapers=plan_shapers(conf.bandwidth, host_ifname(key), key) if persona is Persona.CNI_PY else (),
         sysctls=parse_sysctls(conf.sysctl, request.ifname),
+        pod=pod_name(request.args),
     )
 
 
 def plan_chained(  # the same as above, and what the kernel says of the veth
     request: Request, conf: NetConf, persona: Persona, previous: Result, occasion: Occasion, veth: str
 ) -> Attachment:
-    """What the portmap or bandwidth persona adds behind another plugin's interface, whose host end is `veth`.
+    """What a chained persona adds behind another plugin's interface, whose host end is `veth`.
 
-    Raises PluginError if there is nothing that could be shaped.
+    Raises PluginError if there is nothing that could be shaped, or nothing that the host sees the packets of.
     """
     key = key_of(request)
     # bridge and veth stand before the container's end; an ifb of an earlier plugin's limit comes after it
@@ -134,6 +135,12 @@ def plan_chained(  # the same as above, and what the kernel says of the veth
         raise PluginError(
             f"container interface {request.ifname} has no veth peer in the host's namespace",
             "a limit needs a veth: put bandwidth behind bridge, ptp or cni-py",
+        )
+    if persona is Persona.CNI_PY_POLICY and request.command == "ADD" and not (veth and addresses):
+        lacks = "veth peer in the host's namespace" if addresses else "address"
+        raise PluginError(
+            f"container interface {request.ifname} has no {lacks}, so no network policy could hold for it",
+            "put cni-py-policy behind cni-py, ptp, bridge or flannel",
         )
     bridge = next((name for name in on_host if name != veth), "")
     return Attachment(
@@ -153,6 +160,7 @@ def plan_chained(  # the same as above, and what the kernel says of the veth
         snat=conf.snat,
         masq_all=conf.masqAll,
         shapers=plan_shapers(conf.bandwidth, veth, key) if shaped else (),
+        pod=pod_name(request.args),
     )
 
 

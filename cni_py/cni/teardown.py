@@ -9,8 +9,9 @@ from cni_py.model.ports import Kernel
 
 
 def detach(attachment: Attachment, node: Node, kernel: Kernel) -> None:
-    """Links and firewall elements of its own are gone; under the records' lock."""
+    """Links, firewall elements and policies of its own are gone; under the records' lock."""
     kernel.apply([DelLink("host", name) for name in host_links(attachment)])
+    node.gate.dismiss(attachment)
     firewall.withdraw(attachment, node.firewall, node.records)
 
 

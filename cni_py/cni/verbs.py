@@ -17,12 +17,13 @@ from cni_py.cni.teardown import detach, forget
 from cni_py.cni.undo import Undo
 from cni_py.model.attachment import HOST_PREFIX, Attachment, host_ifname, ifb_name, macs
 from cni_py.model.diff import diff
-from cni_py.model.errors import CniPyError, ExistsError, PluginError
+from cni_py.model.errors import CniPyError, ExistsError, PluginError, TryAgainError
 from cni_py.model.net import NodeState, Shaper
 from cni_py.model.ops import DelLink, ns_of
 from cni_py.model.persona import Persona
 from cni_py.model.ports import Kernel
 from cni_py.model.result import Result
+from cni_py.spec.args import pod_name
 from cni_py.spec.request import Request
 from cni_py.spec.result import check_expressible, parse_result
 
@@ -32,6 +33,7 @@ def add(call: Call, node: Node) -> Result:
     request, conf = call.request, call.conf
     with node.kernels.container(request.netns, allow_own=request.netns_override) as kernel, Undo() as undo:
         collect_stale_boot(node)
+        node.gate.expect(pod_name(request.args))
         if call.persona in CHAINED:
             return _add_chained(call, node, kernel)
         _refuse_existing(call, node, kernel)
@@ -79,7 +81,7 @@ def _refuse_existing(call: Call, node: Node, kernel: Kernel) -> None:
 
 
 def _attach(attachment: Attachment, node: Node, kernel: Kernel, undo: Undo) -> None:
-    """Record, host, firewall, container, in this order: what denies is in place before a packet can flow.
+    """Record, host, firewall, policies, container: what denies is in place before a packet can flow.
 
     All of it under the records' lock, the way back too: a bridge that was made here is nobody else's port yet.
     """
@@ -101,6 +103,8 @@ def _attach(attachment: Attachment, node: Node, kernel: Kernel, undo: Undo) -> N
     undo.push("undo the firewall's part", lambda: firewall.release_shared(attachment, node.firewall, node.records))
     undo.push("undo the firewall's part", lambda: firewall.withdraw(attachment, node.firewall, node.records))
     firewall.install(attachment, node.firewall, node.records)
+    undo.push("undo the policies' part", lambda: node.gate.dismiss(attachment))
+    node.gate.admit(attachment)
     kernel.apply(container)
     undo.push("undo the container's part", lambda: kernel.undo(container))
     if attachment.mode == "bridge" and attachment.container_up:
@@ -108,12 +112,17 @@ def _attach(attachment: Attachment, node: Node, kernel: Kernel, undo: Undo) -> N
 
 
 def _add_chained(call: Call, node: Node, kernel: Kernel) -> Result:
-    """The portmap and bandwidth personas: prevResult is passed on, with what was added to it."""
+    """The portmap, bandwidth and policy personas: prevResult is passed on, with what was added to it."""
     previous = previous_result(call)
     veth = kernel.host_peer(call.request.ifname)
     attachment = plan_chained(call.request, call.conf, call.persona, previous, node.occasion, veth)
-    if not attachment.ports and not attachment.shapers:
+    if not attachment.ports and not attachment.shapers and call.persona is not Persona.CNI_PY_POLICY:
         return previous
+    if call.persona is Persona.CNI_PY_POLICY and not node.gate.enforces:
+        raise TryAgainError(
+            "no agent enforces network policies on this node",
+            "start one with --roles attach,policy, or unlist the plugin",
+        )
     with node.records.locked(), Undo() as steps:
         _attach(attachment, node, kernel, steps)
         return chained_result(attachment, previous, _host_macs(attachment, kernel))

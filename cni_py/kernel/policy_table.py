@@ -61,6 +61,10 @@ class PolicyTable:
         """The socket is gone, the table stays."""
         self._socket.close()
 
+    def is_there(self) -> bool:
+        """True if the table is."""
+        return nft.table_exists(self._socket, self._layout.table)
+
     def commit(self, operations: Sequence[Operation]) -> None:
         """One transaction, all or nothing; the table must be there."""
         if operations:

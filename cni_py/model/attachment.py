@@ -78,7 +78,8 @@ class Attachment:
     `host_ifname`, `host_mac`, `mac` and `mtu` describe the veth pair; "chained" attachments have none of their own.
     `masquerade` are the networks whose traffic to elsewhere leaves under the node's address. `config` is the
     configuration as JSON without its prevResult: GC releases the address with it.
-    `sysctls` are those of the container that the configuration asks for.
+    `sysctls` are those of the container that the configuration asks for. `pod` is the NAMESPACE/NAME in CNI_ARGS, "" if
+    there is none.
     """
 
     key: Key
@@ -106,6 +107,7 @@ class Attachment:
     antispoof: bool = False
     shapers: tuple[Shaper, ...] = ()
     sysctls: tuple[Sysctl, ...] = ()
+    pod: str = ""
 
 
 HOST_PREFIX = "cpy"

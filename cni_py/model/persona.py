@@ -8,6 +8,7 @@ class Persona(Enum):
 
     CNI_PY = "cni-py"
     CNI_PY_IPAM = "cni-py-ipam"
+    CNI_PY_POLICY = "cni-py-policy"
     BRIDGE = "bridge"
     PTP = "ptp"
     HOST_LOCAL = "host-local"

@@ -109,6 +109,23 @@ class Records(Protocol):
         """Raises if records could not be written."""
 
 
+class Gate(Protocol):
+    """The network policies of the node's pods. All methods raise CniPyError."""
+
+    @property
+    def enforces(self) -> bool:
+        """True if there are any: a policy agent runs here."""
+
+    def expect(self, pod: str) -> None:
+        """What holds for the pod (NAMESPACE/NAME, "" if it is none) is known. May take seconds."""
+
+    def admit(self, attachment: Attachment) -> None:
+        """The policies of its pod are in the kernel; from now on, and not before, its packets pass as they say."""
+
+    def dismiss(self, attachment: Attachment) -> None:
+        """The attachment's addresses are nobody's any more. Succeeds also if they were not admitted."""
+
+
 class Delegate(Protocol):
     """Runs the IPAM plugin."""
 

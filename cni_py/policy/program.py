@@ -117,6 +117,10 @@ class Program:
         """Those of the pods of this node."""
         return frozenset(address for local in self._pods.values() for address in local.addresses)
 
+    def pods(self) -> frozenset[str]:
+        """The pods of this node that are in the table."""
+        return frozenset(self._pods)
+
     def chains(self, key: str) -> tuple[Compiled | None, ...]:
         """The chains of a pod of this node, in the order of DIRECTIONS."""
         return self._pods.get(key, _Local()).chains

@@ -47,7 +47,7 @@ PREFIXES = {
 _PRIORITY = -5  # just before the filters of others
 _REMEMBERED_S = 300  # how long a denied flow is remembered after its last packet
 _REMEMBERED = 8192
-_CUT_S = 900  # longer than TCP goes on repeating what is not acknowledged
+CUT_SECONDS = 900  # longer than TCP goes on repeating what is not acknowledged
 _LOGS_PER_SECOND, _LOG_BURST, _LOG_BYTES = 20, 50, 96
 NEIGHBOUR_DISCOVERY = (133, 134, 135, 136, 137)
 WITH_PORTS = (TCP, UDP, SCTP)
@@ -73,7 +73,9 @@ LOCAL = _sets("local", _A, interval=True)  # what the pods of this node have the
 READY = _sets("ready", _A)  # local pods whose policies are in the table
 DIRTY = _sets("dirty", _A)  # local pods whose policies shrank: their connections are judged again
 OWN = _sets("own", _A, _A)  # (address, the same address) of local pods: a pod may talk to itself by a Service
-CUT = _sets("cut", _A, _A, _PROTO, _PORT, _PORT, timeout=_CUT_S)  # connections that were let through and are no more
+CUT = _sets(
+    "cut", _A, _A, _PROTO, _PORT, _PORT, timeout=CUT_SECONDS
+)  # connections that were let through and are no more
 MAPS: dict[Direction, dict[int, Set]] = {
     direction: {version: Set(TABLE, f"{direction}{version}", (ADDRESS[version],), "verdict") for version in VERSIONS}
     for direction in ("egress", "ingress")

@@ -1,8 +1,22 @@
 """CNI_ARGS: `KEY=VALUE` pairs joined by `;` (SPEC 1.1 section 2, CONVENTIONS.md), as pkg/types/args.go reads them."""
 
+import re
 from collections.abc import Container
 
 from cni_py.model.errors import PluginError
+
+_POD_ARGS = ("K8S_POD_NAMESPACE", "K8S_POD_NAME")
+_DNS_NAME = re.compile(r"[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
+
+
+def pod_name(args: str) -> str:
+    """NAMESPACE/NAME of the pod in CNI_ARGS, as container runtimes give them; "" where there is none.
+
+    What is no name that Kubernetes gives is none: it is looked up among the pods, and nothing is made of it.
+    """
+    values = dict(pair.split("=", 1) for pair in args.split(";") if "=" in pair)
+    names = [values.get(name, "") for name in _POD_ARGS]
+    return "/".join(names) if all(map(_DNS_NAME.fullmatch, names)) else ""
 
 
 def parse_args(args: str, known: Container[str]) -> dict[str, str]:
