@@ -91,13 +91,8 @@ def ends_of(cluster: Cluster, flow: Flow) -> Ends:
 
 
 def owner(cluster: Cluster, address: Address) -> Pod | None:
-    """The pod that has the address; of several that claim it the one that was created last.
-
-    A pod in the node's network has none of its own, one that has finished has none any more.
-    """
-    claims = [
-        one for one in cluster.pods.values() if address in one.addresses and not one.host_network and not one.finished
-    ]
+    """The pod that has the address; of several that claim it the one that was created last."""
+    claims = [one for one in cluster.pods.values() if address in one.addresses]
     return max(claims, key=lambda one: (one.created, one.uid, one.key), default=None)
 
 

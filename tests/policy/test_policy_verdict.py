@@ -219,6 +219,9 @@ def test_point_10_a_name_is_the_selected_pods_for_ingress() -> None:
     assert passes(within, WEB, API, 81)
     assert not passes(within, WEB, API, 80)
     assert not passes(within, API, WEB, 80, UDP)
+    block = cluster({"ingress": [{"from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": "http"}]}]})
+    assert passes(block, OUTSIDE, WEB, 80)
+    assert not passes(block, OUTSIDE, WEB, 81)
 
 
 def test_point_10_a_name_is_the_peers_for_egress() -> None:
@@ -310,6 +313,7 @@ def test_point_21_an_address_is_the_younger_pods() -> None:
     done = made("shop/done", "10.0.0.5", app="done", status={"phase": "Succeeded"})
     older, younger = made("shop/older", "10.0.0.6", app="api"), made("shop/younger", "10.0.0.6", app="none")
     younger["metadata"]["creationTimestamp"] = "2026-02-01T00:00:00Z"
+    older["metadata"]["uid"] = "z"
     spec = {"podSelector": app("web"), "ingress": [{"from": [{"podSelector": {}}]}]}
     within = cluster(spec, extra=(done,))
     assert not passes(within, "10.0.0.5")
