@@ -5,7 +5,7 @@ of what a chain or a set means, so two nodes, or one before and after a restart,
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +15,7 @@ from cni_py.model.policy import LAST_PORT, SCTP, TCP, UDP, Direction, IpBlock, P
 from cni_py.model.policy import Rule as PolicyRule
 from cni_py.policy.cidrs import union
 from cni_py.policy.index import EVERY_POD, Member, subject
-from cni_py.policy.table import ADDRESS, DESTINATION, SOURCE, TABLE, end
+from cni_py.policy.table import ADDRESS, DESTINATION, SOURCE, TABLE, VERSIONS, end
 
 _PORT_FIELDS = {TCP: Field.TCP_DPORT, UDP: Field.UDP_DPORT, SCTP: Field.SCTP_DPORT}
 
@@ -100,13 +100,18 @@ class _Way:
         return _Way(version, (*self.looks, *other.looks), (*self.needs, *other.needs))
 
 
-def compile_chain(policies: Sequence[Policy], direction: Direction, *, audit: bool) -> Compiled:
-    """What allows in `direction`: `policies` all restrict it, and apply to the pods whose chain this is."""
+def compile_chain(
+    policies: Sequence[Policy], direction: Direction, *, audit: bool, versions: Collection[int] = VERSIONS
+) -> Compiled:
+    """What allows in `direction`: `policies` all restrict it, and apply to the pods whose chain this is.
+
+    `versions` of IP are those that these pods have addresses of.
+    """
     bodies: dict[tuple[Expression, ...], str] = {}
     needs = set[Needed]()
     for policy in policies:
         for number, rule in enumerate(policy.rules(direction) or ()):
-            for way in _ways(rule, direction, subject(policy)):
+            for way in _ways(rule, direction, subject(policy), versions):
                 bodies.setdefault((*way.looks, Counter(), RETURN), f"{policy.key} {direction} {number}")
                 needs.update(way.needs)
     last = end(direction, audit=audit)
@@ -116,24 +121,24 @@ def compile_chain(policies: Sequence[Policy], direction: Direction, *, audit: bo
     return Compiled(chain, (*rules, Rule(chain, (last,))), frozenset(needs))
 
 
-def _ways(rule: PolicyRule, direction: Direction, subjects: Pods) -> Iterator[_Way]:
+def _ways(rule: PolicyRule, direction: Direction, subjects: Pods, versions: Collection[int]) -> Iterator[_Way]:
     """All ways in which a rule can match: any of its ports with any of its peers."""
     plain = None if rule.ports is None else tuple(one for one in rule.ports if not one.name)
     for port in (_Way(),) if plain is None else _ports(plain):
-        for peer in _peers(rule, direction):
+        for peer in _peers(rule, direction, versions):
             if (both := port & peer) is not None:
                 yield both
     for name in dict.fromkeys(one for one in rule.ports or () if one.name):
         if direction == "ingress":
-            for way in _named(name, subjects):
-                for peer in _peers(rule, direction):
+            for way in _named(name, subjects, versions):
+                for peer in _peers(rule, direction, versions):
                     if (both := way & peer) is not None:
                         yield both
             continue
         # that name on one of these pods: the address says which, so the peer needs no lookup of its own
         peers = (EVERY_POD,) if rule.peers is None else tuple(one for one in rule.peers if isinstance(one, Pods))
         for pods in dict.fromkeys(peers):
-            yield from _named(name, pods)
+            yield from _named(name, pods, versions)
 
 
 def _ports(ports: Iterable[Port]) -> Iterator[_Way]:
@@ -156,20 +161,21 @@ def _ports(ports: Iterable[Port]) -> Iterator[_Way]:
                 yield _Way(None, (Between(field, first, last),))
 
 
-def _named(port: Port, pods: Pods) -> Iterator[_Way]:
-    for version in DESTINATION:
+def _named(port: Port, pods: Pods, versions: Collection[int]) -> Iterator[_Way]:
+    for version in versions:
         need = NamedPorts(pods, version, port.protocol, port.name)
         key = (DESTINATION[version], Field.L4PROTO, Field.TH_DPORT)
         yield _Way(version, (Lookup(key, set_of(need).name),), (need,))
 
 
-def _peers(rule: PolicyRule, direction: Direction) -> Iterator[_Way]:
+def _peers(rule: PolicyRule, direction: Direction, versions: Collection[int]) -> Iterator[_Way]:
     if rule.peers is None:
         yield _Way()
         return
     blocks = tuple(one for one in rule.peers if isinstance(one, IpBlock))
     selectors = tuple(dict.fromkeys(one for one in rule.peers if isinstance(one, Pods)))
-    for version, field in (SOURCE if direction == "ingress" else DESTINATION).items():
+    for version in versions:
+        field = (SOURCE if direction == "ingress" else DESTINATION)[version]
         needs: list[Needed] = [Addresses(pods, version) for pods in selectors]
         if ranges := union(blocks, version):
             needs.append(Blocks(version, ranges))

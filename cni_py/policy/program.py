@@ -71,12 +71,16 @@ class _Draft:
 
 
 class Program:
-    """The table of the node called `node`; `cidrs` are what its pods have their addresses from, () for no gate."""
+    """The table of the node called `node`. `cidrs` are what its pods have their addresses from.
+
+    Without `cidrs` there is no gate: pods of which nothing is known yet are not told from others.
+    """
 
     def __init__(self, index: Index, node: str, cidrs: Sequence[CIDR] = ()) -> None:
         self._index = index
         self._node = node
         self._cidrs = tuple(cidrs)
+        self._versions = tuple({one.version: None for one in cidrs}) or table.VERSIONS
         self._pods: dict[str, _Local] = {}
         self._chains: dict[str, Compiled] = {}
         self._pods_of: dict[str, set[str]] = {}  # by chain
@@ -140,7 +144,10 @@ class Program:
         names = direction, audit, tuple(one.key for one in policies)
         known = self._compiled.get(names)
         if known is None or any(one is not other for one, other in zip(known[0], policies, strict=True)):
-            known = self._compiled[names] = policies, compile_chain(policies, direction, audit=audit)
+            known = self._compiled[names] = (
+                policies,
+                compile_chain(policies, direction, audit=audit, versions=self._versions),
+            )
         return known[1]
 
     def _acquire(self, key: str, local: _Local, draft: _Draft) -> None:

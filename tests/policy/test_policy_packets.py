@@ -64,9 +64,12 @@ def test_packets_agree_with_the_oracle(place: Lab) -> None:
     def step(cluster: Cluster) -> None:
         nonlocal now, verdicts, denied
         after = in_the_lab(cluster)
-        gone = [dict.fromkeys(getattr(now, kind)) for kind in ("pods", "namespaces", "policies")]
-        whole = (after.pods, after.namespaces, after.policies)
-        edit = program.update(index.apply(Changes(*({**old, **new} for old, new in zip(gone, whole, strict=True)))))
+        change = Changes(
+            {**dict.fromkeys(now.pods), **after.pods},
+            {**dict.fromkeys(now.namespaces), **after.namespaces},
+            {**dict.fromkeys(now.policies), **after.policies},
+        )
+        edit = program.update(index.apply(change))
         kernel.commit(edit.operations)
         now = after
         wanted = {flow for flow in place.flows() if expected(after, flow)[0]}

@@ -1,6 +1,6 @@
 """The compiler against the oracle, and every way of getting to a cluster against starting with it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -105,23 +105,23 @@ def _narrower(ports: Iterable[Port]) -> Iterator[_Way]:
     return compile_ports(replace(one, last=one.first) for one in ports)
 
 
-def _nameless(_port: Port, _pods: Pods) -> Iterator[_Way]:
+def _nameless(_port: Port, _pods: Pods, _versions: Collection[int]) -> Iterator[_Way]:
     yield _Way()
 
 
-def _blind(rule: Rule, direction: Direction) -> Iterator[_Way]:
-    return compile_peers(replace(rule, peers=rule.peers or None), direction)
+def _blind(rule: Rule, direction: Direction, versions: Collection[int]) -> Iterator[_Way]:
+    return compile_peers(replace(rule, peers=rule.peers or None), direction, versions)
 
 
-def _turned(rule: Rule, direction: Direction) -> Iterator[_Way]:
-    return compile_peers(rule, "egress" if direction == "ingress" else "ingress")
+def _turned(rule: Rule, direction: Direction, versions: Collection[int]) -> Iterator[_Way]:
+    return compile_peers(rule, "egress" if direction == "ingress" else "ingress", versions)
 
 
-def _anywhere(policies: Sequence[Policy], direction: Direction, *, audit: bool) -> Compiled:
+def _anywhere(policies: Sequence[Policy], direction: Direction, *, audit: bool, **_: Collection[int]) -> Compiled:
     return compile_all(policies[:1], direction, audit=audit)
 
 
-def _always_enforced(policies: Sequence[Policy], direction: Direction, **_: bool) -> Compiled:
+def _always_enforced(policies: Sequence[Policy], direction: Direction, **_: object) -> Compiled:
     return compile_all(policies, direction, audit=False)
 
 
