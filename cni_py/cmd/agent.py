@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from cni_py import __version__
 from cni_py.agent import log, web
 from cni_py.agent.calls import Calls, Observed, Outcome
-from cni_py.agent.housekeeping import Housekeeping
 from cni_py.agent.metrics import COMMANDS, CONTENT_TYPE, Metrics
 from cni_py.agent.report import Journal
 from cni_py.agent.server import Caller, Server
@@ -26,24 +25,20 @@ from cni_py.cmd.census import Census
 from cni_py.cmd.conflist import is_present, read_conflist
 from cni_py.cmd.install import place_conflist
 from cni_py.cmd.overlay_status import standing
-from cni_py.cmd.plugin import Answer, answer, perform
+from cni_py.cmd.plugin import answer
 from cni_py.cmd.status import attachments
-from cni_py.cmd.upkeep import NodeUpkeep
-from cni_py.cmd.warm import Warm, WarmMachine
-from cni_py.cni.verbs import add as _loaded_for_the_first_add  # noqa: F401
-from cni_py.kernel import rtnl
-from cni_py.kernel.host_events import HostEvents
+from cni_py.kernel import netns, rtnl
 from cni_py.kernel.netlink import NetlinkError
-from cni_py.model.attachment import Key, host_ifname
-from cni_py.model.errors import CniPyError, IOFailureError, NetnsError, TryAgainError
+from cni_py.kernel.node import open_route_socket
+from cni_py.model.errors import CniPyError, IOFailureError, TryAgainError
 from cni_py.model.persona import Persona
-from cni_py.spec import frame, versions
-from cni_py.spec.codes import render_error
+from cni_py.spec import frame
 from cni_py.spec.request import Request
 from cni_py.store.spool import Spool
 
 if TYPE_CHECKING:
     from cni_py.agent.nodes import Nodes
+    from cni_py.cmd.attach_role import AttachRole
 
 _DRAIN_SECONDS = 30.0
 _HEALTH_SECONDS = 1.0
@@ -82,18 +77,16 @@ class Agent:
         self._listening = ""
         self._serving = False
         self._turn = Turn()
-        self._warm = Warm(self._turn)
+        self._home = f"net:[{netns.own_identity().rpartition(':')[2]}]"
         self.metrics = Metrics(
             __version__, self._census.usage, lambda: None if self._nodes is None else self._nodes.prober.report()
         )
         calls = Calls(self._turn, self._carry_out, self._observe, Spool())
         self.server = Server(Path(frame.SOCKET), calls.serve, self._report_meanwhile)
         self._turn.stand_in = self.server.stand_in
-        nobody = Caller(None, nullcontext)
-        counted = self.metrics.repaired, self.metrics.collected
-        upkeep = NodeUpkeep(self._warm, lambda: calls.replay(nobody), options.grace, *counted)
         self._nodes: Nodes | None = None
-        own = [self._warm.firewall.socket.port]
+        self._attach: AttachRole | None = None
+        own = []
         if "overlay" in options.roles:
             from cni_py.cmd.overlay import open_nodes, read_settings
 
@@ -101,14 +94,21 @@ class Agent:
             joined = self._write_configuration
             self._nodes = open_nodes(read_settings(options.config), self.metrics.repaired, joined)
             own.append(self._nodes.guard_port)
-        self._housekeeping = Housekeeping(upkeep, HostEvents(own))
+        if "attach" in options.roles:
+            from cni_py.cmd import attach_role
+
+            nobody = Caller(None, nullcontext)
+            self._attach = attach_role.AttachRole(
+                self._turn, lambda: calls.replay(nobody), options.grace, self._census, self.metrics, own
+            )
+        self._route = open_route_socket() if self._attach is None else self._attach.warm.host.route
 
     def start(self) -> None:
         """It serves. Raises CniPyError."""
         if self._nodes is not None:  # before there can be new pods
             self._nodes.start()
-        if self._attaches:
-            self._housekeeping.start()
+        if self._attach is not None:
+            self._attach.start()
         self.server.start()
         self._serving = True
         if self._address is not None:
@@ -122,8 +122,8 @@ class Agent:
         self._serving = False
         if self._nodes is not None:
             self._nodes.stop()
-        if self._attaches:
-            self._housekeeping.stop()
+        if self._attach is not None:
+            self._attach.stop()
         if not self.server.stop(_DRAIN_SECONDS):
             _LOG.warning("calls were not over within %g s and are left to the kernel", _DRAIN_SECONDS)
         _LOG.info("stopped")
@@ -152,37 +152,26 @@ class Agent:
         except IOFailureError as error:
             _LOG.warning("%s; %s; going on without health and metrics", error.message, error.details)
 
-    @property
-    def _attaches(self) -> bool:
-        return "attach" in self._options.roles
-
     def _carry_out(self, caller: Caller, environ: dict[str, str]) -> Outcome:
         persona = Persona.named(caller.name)
-        machine = WarmMachine(self._warm, caller)
         network = ""
 
         def verbs(request: Request) -> bytes:
             nonlocal network
-            if not self._attaches:
+            if self._attach is None:
                 raise TryAgainError("this agent has not the role attach", "start it with --roles attach,overlay")
             network = request.network
-            with suppress(CniPyError):  # perform says what is wrong with it
-                self._census.note(request.config)
-            return perform(request, persona, machine)
+            return self._attach.perform(request, persona, caller)
 
-        try:
-            with machine.host():
-                answered = answer(persona.value, verbs, environ, lambda: caller.stdin)
-        except NetnsError as error:  # its first descriptor is something else
-            answered = Answer(1, render_error(error, versions.CURRENT))
+        answered = answer(persona.value, verbs, environ, lambda: caller.stdin)
         if answered.code == 0:
             return Outcome(0, answered.stdout, network)
         document = json.loads(answered.stdout)
         return Outcome(answered.code, answered.stdout, network, document["code"], document["msg"])
 
     def _observe(self, call: Observed) -> None:
-        if call.command == "ADD" and call.code == 0:
-            self._housekeeping.added(host_ifname(Key(call.network, call.container_id, call.ifname)))
+        if self._attach is not None:
+            self._attach.observe(call)
         self.metrics.called(call)
         self._journal.note(call)
         self._lines.call(call)
@@ -191,7 +180,7 @@ class Agent:
         """A call could be carried out now: its turn comes and the kernel answers on the socket it would use."""
         with self._turn.held():
             try:
-                self._warm.host.route.request(rtnl.get_link("lo"))
+                self._route.request(rtnl.get_link("lo"))
             except NetlinkError as error:
                 return f"the kernel does not answer on the route socket: {error}"
         return ""
@@ -225,7 +214,7 @@ class Agent:
             "roles": list(self._options.roles),
             "ready": self._unready() or "yes",
             "listen": self._listening,
-            "host_netns": f"net:[{os.fstat(self._warm.host.home).st_ino}]",
+            "host_netns": self._home,
             "calls": self._journal.calls(),
             "errors": self._journal.errors(),
             "repairs": repaired,

@@ -135,8 +135,8 @@ class Joined:
             holder.kill()
             holder.wait()
 
-    def cni(self, command: str, container: str, config: Mapping[str, Any]) -> Any:
-        """What the plugin answers to a call for the namespace of that name, on the node."""
+    def cni(self, command: str, container: str, config: Mapping[str, Any], status: int = 0) -> Any:
+        """What the plugin answers to a call for the namespace of that name, on the node, and ends with that status."""
         assert self.agent is not None
         environ = {
             "CNI_COMMAND": command,
@@ -149,7 +149,7 @@ class Joined:
         enter = ["nsenter", "-t", str(self.pid), "--net", "--mount", *PYTHON, str(PROGRAM)]
         text = json.dumps(config).encode()
         done = subprocess.run(enter, input=text, env=environ, check=False, capture_output=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == status, done.stdout + done.stderr
         return json.loads(done.stdout or b"null")
 
     def desired(self, peers: list[Node], of: Network) -> NodeState:

@@ -35,6 +35,25 @@ def test_nodes_of_a_directory_are_joined(tmp_path: Path) -> None:
         assert made.nodes[0].settled(made.records, network("direct"))
 
 
+def test_without_the_role_attach_calls_are_refused(tmp_path: Path) -> None:
+    """With the word that says what to do, and none of that role's listeners is open."""
+    with cluster(tmp_path, member(1), member(2), of=settings("vxlan")) as made:
+        whole, alone = made.nodes
+        alone.roles = "overlay"
+        made.start()
+        made.settle(network("vxlan"))
+        answer = alone.cni("ADD", "c1", {"cniVersion": "1.1.0", "name": "net", "type": "cni-py"}, status=1)
+        assert (answer["code"], "--roles attach,overlay" in answer["details"]) == (11, True)
+        assert _listeners(alone.pid) == 2 < _listeners(whole.pid)  # of the overlay's links, and of its nftables
+        assert alone.status()["joined"]
+
+
+def _listeners(pid: int) -> int:
+    """How many netlink sockets of the node are told of changes."""
+    lines = Path(f"/proc/{pid}/net/netlink").read_text().splitlines()[1:]
+    return sum(1 for line in lines if int(line.split()[3], 16))
+
+
 def test_a_deleted_device_is_back(tmp_path: Path) -> None:
     """With all that was on it."""
     with cluster(tmp_path, member(1), member(2), of=settings("vxlan")) as made:
