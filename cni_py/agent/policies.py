@@ -26,7 +26,7 @@ from cni_py.model.attachment import Attachment, Key
 from cni_py.model.errors import CniPyError, TryAgainError
 from cni_py.model.nft import AddElements, Operation
 from cni_py.model.nft_objects import Element
-from cni_py.model.policy import CIDR, Address, Changes, Flow
+from cni_py.model.policy import CIDR, Address, Changes, Direction, Flow
 from cni_py.policy import table
 from cni_py.policy.index import Index
 from cni_py.policy.permit import denied
@@ -157,6 +157,12 @@ class Policies:
                 self._changes,
                 self._last_ms,
             )
+
+    def name(self, direction: Direction, address: Address) -> tuple[str, tuple[str, ...]]:
+        """The pod that has the address, and the policies that restrict it in that direction; see `agent.drops`."""
+        with self._lock:
+            pod = self.index.owner(address) or ""
+            return pod, tuple(one.key for one in self.index.policies_of(pod, direction)[0]) if pod else ()
 
     def is_settled(self) -> bool:
         """True if every connection is such as the policies allow."""

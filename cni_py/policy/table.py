@@ -38,7 +38,7 @@ SOURCE = {4: Field.IP_SADDR, 6: Field.IP6_SADDR}
 DESTINATION = {4: Field.IP_DADDR, 6: Field.IP6_DADDR}
 ADDRESS = {4: DataType.IPV4, 6: DataType.IPV6}
 # What the log of a packet begins with: the direction that had no rule for it, and whether it was dropped.
-PREFIXES = {
+PREFIXES: dict[tuple[Direction, bool], str] = {
     ("ingress", False): "cnipy deny in ",
     ("egress", False): "cnipy deny out ",
     ("ingress", True): "cnipy would deny in ",
@@ -48,7 +48,7 @@ _PRIORITY = -5  # just before the filters of others
 _REMEMBERED_S = 300  # how long a denied flow is remembered after its last packet
 _REMEMBERED = 8192
 CUT_SECONDS = 900  # longer than TCP goes on repeating what is not acknowledged
-_LOGS_PER_SECOND, _LOG_BURST, _LOG_BYTES = 20, 50, 96
+_LOGS_PER_SECOND, _LOG_BURST, LOG_BYTES = 20, 50, 96
 NEIGHBOUR_DISCOVERY = (133, 134, 135, 136, 137)
 WITH_PORTS = (TCP, UDP, SCTP)
 
@@ -161,7 +161,7 @@ def _end(direction: Direction, *, audit: bool) -> list[Rule]:
         denied, portless = DENIED[direction, audit][version], DENIED_PORTLESS[direction, audit][version]
         bodies.append((with_port, Note((*flow, Field.TH_DPORT), denied.name, counter=True)))
         bodies.append((without, Note(flow, portless.name, counter=True)))
-    log = Log(NFLOG_GROUP, PREFIXES[direction, audit], _LOG_BYTES)
+    log = Log(NFLOG_GROUP, PREFIXES[direction, audit], LOG_BYTES)
     bodies += [(Limit(_LOGS_PER_SECOND, _LOG_BURST), log), (Counter(), RETURN if audit else DROP)]
     return [Rule(chain, body) for body in bodies]
 
