@@ -53,6 +53,9 @@ class PolicySink(Protocol):
     def trouble(self, reason: str) -> None:
         """The source cannot be reached and why, "" once it can be again. What it said last goes on to count."""
 
+    def unreadable(self, reasons: Mapping[str, str]) -> None:
+        """All that the source has and does not understand, by what names it, and why. What it said last counts."""
+
 
 class PolicySource(Protocol):
     """Where pods, namespaces and policies come from. It repairs its own connection for ever.
@@ -172,6 +175,10 @@ class Policies:
         """See PolicySink."""
         self.conditions.set("source", reason)
 
+    def unreadable(self, reasons: Mapping[str, str]) -> None:
+        """See PolicySink."""
+        self.conditions.replace("unreadable ", reasons)
+
     def changed(self, changes: Changes) -> None:
         """See PolicySink. When it returns, the kernel has it; or it is told and tried again."""
         began = time.perf_counter()
@@ -205,6 +212,13 @@ class Policies:
                     f"the API server has not told of the pod {pod} yet, so its policies are not known",
                     "see that the agent may list pods, and that it reaches the API server",
                 )
+
+    def serve(self, cidrs: Iterable[CIDR]) -> None:
+        """The pods of this node have their addresses from these."""
+        with self._lock:
+            operations = self._program.serve(tuple(cidrs))
+            if self._loaded:
+                self._commit(Edit(operations))
 
     def admit(self, attachment: Attachment) -> None:
         """The pod's policies are in the kernel, and from now on it may send and get. Raises CniPyError."""

@@ -15,12 +15,14 @@ from cni_py.model.nft import (
     DeleteElements,
     DeleteSet,
     FlushChain,
+    FlushSet,
     Operation,
 )
 from cni_py.model.nft_expr import Range, Scalar, Verdict
 from cni_py.model.nft_objects import Element, Set
-from cni_py.model.policy import CIDR, DIRECTIONS, Address, Direction, Pods, Policy
+from cni_py.model.policy import CIDR, DIRECTIONS, Address, Direction, IpBlock, Pods, Policy
 from cni_py.policy import table
+from cni_py.policy.cidrs import union
 from cni_py.policy.compile import Blocks, Compiled, Needed, compile_chain, set_of
 from cni_py.policy.index import Delta, Index, Move
 
@@ -102,12 +104,22 @@ class Program:
             self._replace(key, before[key], local, draft)
         return Edit(tuple(self._operations(draft, gone)), frozenset(draft.shrunk))
 
+    def serve(self, cidrs: tuple[CIDR, ...]) -> tuple[Operation, ...]:
+        """Pods of this node have their addresses from these, from now on; the transaction for it."""
+        if cidrs == self._cidrs:
+            return ()
+        self._cidrs = cidrs
+        operations: list[Operation] = []
+        for local in table.LOCAL.values():
+            wanted = self._gate(local)
+            operations += [FlushSet(local), *([AddElements(local, tuple(wanted.values()))] if wanted else [])]
+        return tuple(operations)
+
     def contents(self) -> Contents:
         """All that is to be in the table."""
         sets: dict[Set, dict[_Key, Element]] = {one: {} for one in table.STATIC_SETS}
-        for version, local in table.LOCAL.items():
-            ranges = (Range.of(one) for one in self._cidrs if one.version == version)
-            sets[local] = {one: Element(one) for one in ranges}
+        for local in table.LOCAL.values():
+            sets[local] = self._gate(local)
         for one, numbers in ((table.ND, table.NEIGHBOUR_DISCOVERY), (table.PORTED, table.WITH_PORTS)):
             sets[one] = {(number,): Element((number,)) for number in numbers}
         for local_pod in self._pods.values():
@@ -128,6 +140,12 @@ class Program:
     def chains(self, key: str) -> tuple[Compiled | None, ...]:
         """The chains of a pod of this node, in the order of DIRECTIONS."""
         return self._pods.get(key, _Local()).chains
+
+    def _gate(self, local: Set) -> dict[_Key, Element]:
+        """What is in one of the sets of local addresses."""
+        blocks = tuple(IpBlock(one) for one in self._cidrs)
+        version = next(version for version, one in table.LOCAL.items() if one == local)
+        return {one: Element(one) for one in union(blocks, version)}
 
     def _local(self, key: str) -> _Local:
         """How the pod is to be; without addresses if it is none of this node's."""
