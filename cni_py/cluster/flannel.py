@@ -8,9 +8,8 @@
     {"PublicIP": "192.0.2.1", "PublicIPv6": null, "BackendType": "vxlan",
      "BackendData": {"VNI": 1, "VtepMAC": "0e:08:c7:d4:c6:3a"}}
 
-flanneld has a VXLAN device of its own for IPv6, with another MAC, and sends pods' IPv6 packets over IPv6 alone. A node
-has one MAC here. So of a flanneld node with both families and `vxlan` only the pods of IPv4 are reached; with `host-gw`
-those of both.
+With `vxlan` and both families flanneld has a second device for IPv6, with another MAC (`backend-v6-data`), and sends
+pods' IPv6 packets over IPv6 alone: a node with `Node.mac6`. Ours says the same MAC for both.
 """
 
 import json
@@ -58,12 +57,22 @@ class Record:
             raise DecodeError("flannel's record has no public address")
         if self.backend == "host-gw":
             return from_document(document, name, "", cidrs)
-        version = min(known_ips)
+        first = min(known_ips)
+        tunnels = {one: self._tunnel(one) for one in known_ips if one == first or self.data.get(one) is not None}
+        mac, vni = tunnels[first]
+        document |= {"mac": mac, "vxlan": {"vni": vni, "port": port}}
+        if len(tunnels) > 1:
+            document["mac6"], other = tunnels[6]
+            if other != vni:
+                raise DecodeError(f"flannel's record has VNI {shown(vni)} for IPv4 and {shown(other)} for IPv6")
+        return from_document(document, name, "", [cidr for cidr in cidrs if cidr.version in tunnels])
+
+    def _tunnel(self, version: int) -> tuple[str, object]:
+        """MAC and VNI."""
         data = self.data.get(version)
         if not isinstance(data, dict) or not isinstance(data.get("VtepMAC"), str):
             raise DecodeError(f"{shown(data)} is no data of flannel's backend: it has no VtepMAC")
-        document |= {"mac": data["VtepMAC"], "vxlan": {"vni": data.get("VNI", VNI), "port": port}}
-        return from_document(document, name, "", [cidr for cidr in cidrs if cidr.version == version])
+        return data["VtepMAC"], data.get("VNI", VNI)
 
 
 def node_from_annotations(

@@ -3,8 +3,8 @@
     {"version": 1, "ipv4": "192.0.2.1", "ipv6": "2001:db8::1", "cidrs": ["10.244.1.0/24"], "mac": "0e:08:c7:d4:c6:3a",
      "backends": ["vxlan", "direct"], "vxlan": {"vni": 142, "port": 4789}, "probe": 9762}
 
-All keys but `version` may be missing; `cidrs` is read where the record is what assigns them (files, etcd). Keys and
-backends that are not known are a newer release's and are passed over.
+All keys but `version` may be missing, `mac6` is there of flanneld's alone; `cidrs` is read where the record is what
+assigns them (files, etcd). Keys and backends that are not known are a newer release's and are passed over.
 """
 
 import json
@@ -38,6 +38,8 @@ def render(node: Node, *, cidrs: bool) -> str:
     if cidrs:
         document["cidrs"] = list(map(str, node.cidrs))
     document["mac"] = node.mac
+    if node.mac6:
+        document["mac6"] = node.mac6
     document["backends"] = sorted(node.backends)
     if node.vni or node.vxlan_port:
         document["vxlan"] = {"vni": node.vni, "port": node.vxlan_port}
@@ -77,13 +79,14 @@ def from_document(document: object, name: str, cluster: str, cidrs: Sequence[IPN
     return Node(
         checked_name(name),
         tuple(cidrs) if cidrs is not None else parse_cidrs(document.get("cidrs", [])),
-        _mac(document) or tunnel_mac(cluster, name),
+        _mac(document, "mac") or tunnel_mac(cluster, name),
         ip4 if isinstance(ip4, IPv4Address) else None,
         ip6 if isinstance(ip6, IPv6Address) else None,
         _backends(document),
         vni=_number(vxlan, "vni", (1 << 24) - 1),
         vxlan_port=_number(vxlan, "port", 65535),
         probe_port=_number(document, "probe", 65535),
+        mac6=_mac(document, "mac6"),
     )
 
 
@@ -150,13 +153,13 @@ def _endpoint(document: Mapping[str, Any], key: str, version: int) -> IPAddress 
     return address
 
 
-def _mac(document: Mapping[str, Any]) -> str:
-    value = document.get("mac")
+def _mac(document: Mapping[str, Any], key: str) -> str:
+    value = document.get(key)
     if value is None:
         return ""
     mac = value.lower() if isinstance(value, str) else ""
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
-        raise DecodeError(f"mac: {shown(value)} is no unicast MAC")
+        raise DecodeError(f"{key}: {shown(value)} is no unicast MAC")
     return mac
 
 

@@ -24,7 +24,8 @@ class Node:
     """A member of the network: its underlay addresses and the pod networks it serves, the first of a family its main.
 
     `backends` is what it can do, `mac` the MAC of its tunnels (`tunnel_mac`, unless it says otherwise). Ports and VNI
-    of 0 are the network's; a `probe_port` of 0 means that it answers no probes.
+    of 0 are the network's; a `probe_port` of 0 means that it answers no probes. A node with a `mac6` has a VXLAN tunnel
+    for each family of pods, over that family alone, and this is the MAC of the one of IPv6: flanneld's do.
 
     `uid` tells two nodes of one name apart, the later of which took the earlier's place; of two that claim one network
     the one with the lower `since`, a number of the source's own, was there first.
@@ -41,6 +42,7 @@ class Node:
     probe_port: int = 0
     uid: str = ""
     since: int = 0
+    mac6: str = ""
 
 
 @dataclass(frozen=True, slots=True)

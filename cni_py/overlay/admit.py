@@ -121,6 +121,8 @@ def _identities(node: Node) -> Iterator[IPAddress | str]:
     if node.ip6 is not None:
         yield node.ip6
     yield node.mac
+    if node.mac6:
+        yield node.mac6
 
 
 def _within(inner: IPNetwork, outer: IPNetwork) -> bool:

@@ -37,6 +37,15 @@ def outer(node: Node, peer: Node) -> tuple[IPAddress, IPAddress] | None:
     return None
 
 
+def far_end(node: Node, peer: Node, version: int) -> tuple[IPAddress, str] | None:
+    """Where VXLAN packets of that family of pods go: the peer's address outside, and its MAC."""
+    if not peer.mac6:
+        ends = outer(node, peer)
+        return None if ends is None else (ends[1], peer.mac)
+    ours, theirs, mac = (node.ip4, peer.ip4, peer.mac) if version == 4 else (node.ip6, peer.ip6, peer.mac6)
+    return None if ours is None or theirs is None else (theirs, mac)
+
+
 def tunnel_address(cidrs: Iterable[IPNetwork], version: int) -> IPAddress | None:
     """The address that the node itself has in the pod network: the first of its range, which no pod ever gets.
 

@@ -12,7 +12,7 @@ from cni_py.model.errors import InvalidConfigError
 from cni_py.model.net import NodeState
 from cni_py.model.overlay import BackendName, Facts, Network, Node, Tunnel
 from cni_py.model.result import IPNetwork
-from cni_py.overlay.backend import Backend, Share, outer
+from cni_py.overlay.backend import Backend, Share, far_end, outer
 from cni_py.overlay.direct import divided
 from cni_py.overlay.gpe import gpe
 from cni_py.overlay.hostgw import hostgw
@@ -105,7 +105,7 @@ def _divide(
         if not _fits(node, peer, backend, network):
             continue
         if backend not in _PLAIN:
-            yield backend, rest
+            yield backend, [cidr for cidr in rest if far_end(node, peer, cidr.version)] if peer.mac6 else rest
             return
         plain, rest = divided(peer, rest, facts)
         if plain:
@@ -153,6 +153,8 @@ def _why_not(node: Node, peer: Node, offers: Sequence[BackendName], network: Net
     if outer(node, peer) is None:
         have = " and ".join(f"IPv{v}" for v, own in ((4, node.ip4), (6, node.ip6)) if own is not None)
         return f"it has no underlay address of {have}"
+    if peer.mac6 and _same_vxlan(peer, network):
+        return "it carries pods of a family over that family alone, and the nodes do not have it both"
     vni, port = peer.vni or network.vni, peer.vxlan_port or network.vxlan_port
     return f"it does VXLAN with VNI {vni} on port {port}, this network {network.vni} on {network.vxlan_port}"
 

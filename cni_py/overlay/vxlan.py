@@ -10,7 +10,7 @@ from ipaddress import IPv6Address, ip_interface
 from cni_py.model.net import PROTOCOL_OVERLAY, Address, Fdb, Link, LinkRoute, Neighbour, NodeState, Vxlan
 from cni_py.model.overlay import VXLAN4, VXLAN6, Facts, Network, Node
 from cni_py.model.result import IPAddress, IPNetwork
-from cni_py.overlay.backend import METRIC, Share, forwarding, guards, outer, tunnel_address
+from cni_py.overlay.backend import METRIC, Share, far_end, forwarding, guards, tunnel_address
 from cni_py.overlay.mtu import Mtu
 
 # By family of the packets outside; `l2` has the same.
@@ -27,15 +27,17 @@ def vxlan(node: Node, shares: Iterable[Share], network: Network, facts: Facts) -
     routes: list[LinkRoute] = []
     versions = {4} if node.ip4 is not None else {6}
     for peer, cidrs in shares:
-        ends = outer(node, peer)
-        if ends is None or not cidrs:
-            continue
-        link = LINKS[ends[1].version]
-        versions.add(ends[1].version)
-        entries.append(Fdb("host", link, peer.mac, ends[1]))
         for version in dict.fromkeys(cidr.version for cidr in cidrs):
-            gateway = _gateway(peer, version)
-            neighbours.append(Neighbour("host", link, gateway, peer.mac))
+            end = far_end(node, peer, version)
+            if end is None:
+                continue
+            address, mac = end
+            link, gateway = LINKS[address.version], _gateway(peer, version, mac)
+            versions.add(address.version)
+            entry = Fdb("host", link, mac, address)
+            if entries[-1:] != [entry]:  # one for both families, as a rule
+                entries.append(entry)
+            neighbours.append(Neighbour("host", link, gateway, mac))
             routes += [_route(link, cidr, gateway) for cidr in cidrs if cidr.version == version]
     own = [(version, local) for version, local in ((4, node.ip4), (6, node.ip6)) if local and version in versions]
     links = tuple(_link(version, local, node, network, facts) for version, local in own)
@@ -67,15 +69,15 @@ def _addresses(node: Node, links: Iterable[Link]) -> Iterable[Address]:
                 yield Address("host", link.name, ip_interface(address), prefix_route=False)
 
 
-def _gateway(peer: Node, version: int) -> IPAddress:
+def _gateway(peer: Node, version: int, mac: str) -> IPAddress:
     """The address under which a peer is known on the link, which nobody ever asks for.
 
     Of IPv4 its own in the pod network, as others do it. Of IPv6 a link-local one made of its MAC: one within a range
     is refused by the kernel as long as that range is routed elsewhere, so no range could move between two devices.
     """
     if version == 6:
-        mac = bytes.fromhex(peer.mac.replace(":", ""))
-        return IPv6Address(b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:])
+        octets = bytes.fromhex(mac.replace(":", ""))
+        return IPv6Address(b"\xfe\x80" + bytes(6) + bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:])
     spare = tunnel_address(peer.cidrs, version)
     return spare or next(cidr.network_address for cidr in peer.cidrs if cidr.version == version)
 

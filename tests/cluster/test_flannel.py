@@ -14,7 +14,7 @@ from cluster.etcd_server import Etcd, etcd
 from cluster.etcd_watcher import Watcher
 from cluster.flanneld import Flanneld, flanneld, routed, until
 from netns.nat_lab import Place
-from netns.overlay_lab import Families, Lab, Member, carry, lab, member, whole_datagram
+from netns.overlay_lab import CLUSTER, Families, Lab, Member, carry, lab, member, whole_datagram
 from netns.snapshot import output
 
 from cni_py.cluster.etcd import EtcdSource, Timing
@@ -155,13 +155,18 @@ def test_a_node_changes_over_and_back(tmp_path: Path, backend: BackendName) -> N
 
 
 @pytest.mark.sudo
-def test_both_families_by_plain_routes(tmp_path: Path) -> None:
-    """A lease of two networks; IPv6 as IPv4."""
-    with world(tmp_path, "host-gw", DUAL) as made, ExitStack() as stack:
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+@pytest.mark.parametrize("first", ["flanneld", "ours"])
+def test_both_families(tmp_path: Path, backend: BackendName, first: str) -> None:
+    """A lease of two networks; IPv6 as IPv4, with `vxlan` by a device of its own on either side."""
+    with world(tmp_path, backend, DUAL) as made, ExitStack() as stack:
         theirs, mine = made.lab.members
-        stack.enter_context(_running(made, theirs))
+        if first == "flanneld":
+            stack.enter_context(_running(made, theirs))
         ours = Ours(made, mine)
         stack.callback(ours.stop)
+        if first == "ours":
+            stack.enter_context(_running(made, theirs))
         assert [cidr.version for cidr in mine.node.cidrs] == [4, 6]
         ours.passed(1)
         for cidr in mine.node.cidrs:
@@ -169,24 +174,9 @@ def test_both_families_by_plain_routes(tmp_path: Path) -> None:
         pods = made.lab.pods(made.network)
         reach(pods)
         reach(pods, 6)
-
-
-@pytest.mark.sudo
-def test_of_both_families_by_vxlan_the_pods_of_ipv4(tmp_path: Path) -> None:
-    """What docs/migrate-flannel.md says: IPv6 between a flanneld and ours does not pass, and is refused at once."""
-    with world(tmp_path, "vxlan", DUAL) as made, ExitStack() as stack:
-        theirs, mine = made.lab.members
-        stack.enter_context(_running(made, theirs))
-        ours = Ours(made, mine)
-        stack.callback(ours.stop)
-        ours.passed(1)
-        assert [cidr.version for cidr in ours.seen.nodes["192.0.2.1"].cidrs] == [4]
-        until(lambda: routed(theirs, mine.node.cidrs[0], "flannel.1"), lambda: str(_told(made, tmp_path)))
-        pods = made.lab.pods(made.network)
-        reach(pods)
-        asking = pods[1].open(6, "tcp")
-        with asking, pytest.raises(OSError, match=r"unreachable|No route"):
-            asking.connect((pods[0].address(6), 80))
+        mtu = pod_mtu(mine.node, made.network, mine.facts()).value
+        whole_datagram(pods[0], pods[1], 4, mtu).close()
+        whole_datagram(pods[0], pods[1], 6, mtu - (20 if backend == "vxlan" else 0)).close()
 
 
 @contextmanager
@@ -203,32 +193,38 @@ def _told(made: World, path: Path) -> tuple[str, object]:
 
 @pytest.mark.sudo
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
-def test_with_kubernetes(tmp_path: Path, backend: BackendName) -> None:
+@pytest.mark.parametrize("families", ["4", "46"])
+def test_with_kubernetes(tmp_path: Path, backend: BackendName, families: Families) -> None:
     """Flanneld and ours on Nodes of a real API server: each takes the other for one of its own by its annotations."""
+    cidrs = CLUSTER[: len(families)]
     settings = {
         "network": {
             "cluster": "lab",
-            "cidrs": ["10.244.0.0/16"],
+            "cidrs": list(map(str, cidrs)),
             "backends": [backend],
             "vni": 1,
             "vxlanPort": 8472,
         },
         "peers": {"source": "kubernetes", "kubeconfig": str(tmp_path / "kubeconfig"), "flannel": True},
     }
-    nodes = member(1, "4", "4"), member(2, "4", "4")
+    nodes = member(1, families, families), member(2, families, families)
     with cluster(tmp_path, *nodes, of=settings) as made, apiserver(tmp_path, address="192.0.2.254") as server:
         for node in nodes:
-            server.add_node(node.name, str(node.cidrs[0]))
+            server.add_node(node.name, *map(str, node.cidrs))
         write_kubeconfig(tmp_path / "kubeconfig", server)
         config = tmp_path / "net-conf.json"
-        config.write_text(json.dumps({"Network": "10.244.0.0/16", "Backend": {"Type": backend}}))
+        of_flannel = {"Network": str(cidrs[0]), "Backend": {"Type": backend}}
+        both = {"EnableIPv6": True, "IPv6Network": str(cidrs[1])} if len(cidrs) > 1 else {}
+        config.write_text(json.dumps(of_flannel | both))
         theirs, ours = made.lab.members[0], made.nodes[1]
         store = ("-kube-subnet-mgr", "-kubeconfig-file", str(tmp_path / "kubeconfig"), "-net-config-path", str(config))
         with flanneld(theirs, tmp_path, *store) as running:
             ours.start()
-            device = "flannel.1" if backend == "vxlan" else "192.0.2.2"
-            until(lambda: routed(theirs, ours.member.node.cidrs[0], device), running.said)
+            for cidr in ours.member.node.cidrs:
+                until(lambda cidr=cidr: routed(theirs, cidr), running.said)  # type: ignore[misc]
             until(lambda: [one["name"] for one in ours.status()["peers"]] == ["n1"], ours.log.read_text)
-            of = Network("lab", (ip_network("10.244.0.0/16"),), (backend,), vni=1, vxlan_port=8472)
-            reach(made.lab.pods(of))
+            of = Network("lab", cidrs, (backend,), vni=1, vxlan_port=8472)
+            pods = made.lab.pods(of)
+            for version in map(int, families):
+                reach(pods, version)
             assert ours.status()["conditions"] == []

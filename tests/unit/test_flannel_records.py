@@ -45,11 +45,15 @@ def test_a_flanneld_is_read() -> None:
     )
 
 
-def test_of_two_devices_one_is_read() -> None:
-    """That of IPv4 with the pods of IPv4; that of IPv6 where there is no other."""
+def test_of_two_devices_both_are_read() -> None:
+    """Each with the pods of its family; that of IPv6 where there is no other; what has no data is no device."""
     node = node_from_annotations("n1", _DUAL, _CIDRS)
     assert node is not None
-    assert (node.mac, node.cidrs) == (_MAC4, _CIDRS[:1])
+    assert (node.mac, node.mac6, node.cidrs) == (_MAC4, _MAC6, _CIDRS)
+    ordered = {**_VXLAN, f"{_P}public-ipv6-overwrite": "2001:db8::9"}
+    node = node_from_annotations("n1", ordered, _CIDRS)
+    assert node is not None
+    assert (node.mac, node.mac6, node.cidrs) == (_MAC4, "", _CIDRS[:1])
     only6 = {key: text for key, text in _DUAL.items() if key not in (f"{_P}public-ip", f"{_P}backend-data")}
     node = node_from_annotations("n1", only6, _CIDRS[1:])
     assert node is not None
@@ -87,6 +91,8 @@ def test_where_no_flanneld_runs_there_is_no_node(annotations: dict[str, str]) ->
         ("backend-data", '{"VNI":1,"VtepMAC":"01:00:5e:00:00:01"}', "no unicast MAC"),
         ("backend-data", '{"VNI":16777216,"VtepMAC":"c6:d2:32:6f:8f:44"}', "vni: 16777216"),
         ("backend-data", '{"VNI":"1","VtepMAC":"c6:d2:32:6f:8f:44"}', "vni: '1'"),
+        ("backend-v6-data", '{"VNI":2,"VtepMAC":"c6:d2:32:6f:8f:66"}', "VNI 1 for IPv4 and 2 for IPv6"),
+        ("backend-v6-data", '{"VNI":1,"VtepMAC":"c7:d2:32:6f:8f:66"}', "mac6: 'c7:d2"),
         ("public-ip", "", "no public address"),
         ("public-ip", "0.0.0.0", "no public address"),
         ("public-ip", "127.0.0.1", "no address at which"),
@@ -97,7 +103,7 @@ def test_where_no_flanneld_runs_there_is_no_node(annotations: dict[str, str]) ->
 def test_hostile_annotations_are_refused(key: str, text: str, why: str) -> None:
     """Each in words."""
     with pytest.raises(DecodeError, match=why) as caught:
-        node_from_annotations("n1", {**_VXLAN, f"{_P}{key}": text}, _CIDRS[:1])
+        node_from_annotations("n1", {**(_DUAL if "v6" in key else _VXLAN), f"{_P}{key}": text}, _CIDRS[:1])
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 200
 
@@ -226,8 +232,9 @@ def test_a_lease_is_a_node() -> None:
     assert not view.skipped
     assert {name: node.cidrs for name, node in view.nodes.items()} == {
         "192.0.2.1": (ip_network("10.5.1.0/24"),),
-        "192.0.2.3": (ip_network("10.5.3.0/24"),),
+        "192.0.2.3": (ip_network("10.5.3.0/24"), ip_network("fd05::/64")),
     }
+    assert view.nodes["192.0.2.3"].mac6 == _MAC6
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,28 @@ def test_what_cannot_be_reached_is_told() -> None:
     assert ways_to(PEERS[2], "vxlan", here=replace(HERE, ip6=None)) == ["None: it has no underlay address of IPv4"] * 2
 
 
+def test_a_flanneld_has_a_tunnel_a_family() -> None:
+    """Each over its own family and with its own MAC; what the other family would have to carry is not reached."""
+    peer = replace(PEERS[0], mac6="0e:00:00:00:06:02")
+    state = plan(HERE, (peer,), Network("c", CLUSTER), FACTS)
+    assert [(one.link, one.mac, str(one.dst)) for one in state.fdb] == [
+        ("cpyvx4", peer.mac, NEAR),
+        ("cpyvx6", peer.mac6, "2001:db8::2"),
+    ]
+    assert [(one.link, str(one.address), one.mac) for one in state.neighbours] == [
+        ("cpyvx4", "10.244.2.0", peer.mac),
+        ("cpyvx6", "fe80::c00:ff:fe00:602", peer.mac6),
+    ]
+    assert {(str(one.dst), one.link) for one in state.routes if one.link} == {
+        ("10.244.2.0/24", "cpyvx4"),
+        ("fd44:0:2::/64", "cpyvx6"),
+    }
+    assert ways_to(peer, "vxlan", here=replace(HERE, ip6=None)) == [
+        "vxlan: the first of ours",
+        "None: it carries pods of a family over that family alone, and the nodes do not have it both",
+    ]
+
+
 def test_a_node_has_the_links_of_all_that_it_offers() -> None:
     """So a peer that has not heard of a change yet is still heard: this is what makes a migration lose nothing."""
     state = plan(

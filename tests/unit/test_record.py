@@ -1,6 +1,7 @@
 """Nodes' records: what is written is read back, and what is hostile is refused in one printable line."""
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, get_args
 
@@ -29,6 +30,8 @@ _NODE = Node(
 def test_what_is_rendered_is_parsed() -> None:
     """With and without the pod networks in it."""
     assert parse(render(_NODE, cidrs=True), "n1", "c") == _NODE
+    flanneld = replace(_NODE, mac6="c6:d2:32:6f:8f:66")
+    assert parse(render(flanneld, cidrs=True), "n1", "c") == flanneld
     assert "cidrs" not in render(_NODE, cidrs=False)
     assert parse(render(_NODE, cidrs=False), "n1", "c", _CIDRS) == _NODE
 
