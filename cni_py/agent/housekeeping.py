@@ -6,7 +6,6 @@ is many, costs one look.
 
 import logging
 import os
-import select
 import threading
 import time
 from collections import deque
@@ -55,11 +54,10 @@ class Housekeeping:
     def __init__(self, upkeep: Upkeep, events: HostEvents) -> None:
         self._upkeep = upkeep
         self._events = events
-        self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stopped = threading.Event()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._added: deque[str] = deque()
         self._collect_in = AUDIT_SECONDS
-        events.watch(self._stop)
         events.watch(self._wake)
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
@@ -75,14 +73,15 @@ class Housekeeping:
 
     def stop(self) -> None:
         """The thread has ended."""
-        os.eventfd_write(self._stop, 1)
+        self._stopped.set()
+        os.eventfd_write(self._wake, 1)
         self._thread.join()
 
     def _run(self) -> None:
         audit, collect = time.monotonic() + AUDIT_SECONDS, time.monotonic() + self._collect_in
         while True:
             self._events.wait(min(audit, collect) - time.monotonic())
-            if self._is_over():
+            if self._stopped.wait(_GATHER_SECONDS):  # a moment in which hints come together
                 return
             with suppress(BlockingIOError):
                 os.eventfd_read(self._wake)
@@ -96,12 +95,6 @@ class Housekeeping:
                 audit = now + AUDIT_SECONDS
             if hints or now >= collect or self._upkeep.concerned(hints.removed):
                 collect = now + max(self._round(hints), _GATHER_SECONDS)
-
-    def _is_over(self) -> bool:
-        """True if the agent stops; else after a moment, in which hints come together."""
-        poll = select.poll()
-        poll.register(self._stop, select.POLLIN)
-        return bool(poll.poll(_GATHER_SECONDS * 1000))
 
     def _round(self, hints: Hints) -> float:
         """One look at everything that may need it; seconds until the next collection."""

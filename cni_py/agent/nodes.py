@@ -9,7 +9,6 @@ everything once a minute. Nothing is taken away when it starts, stops or dies, n
 
 import logging
 import os
-import select
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -112,9 +111,8 @@ class Nodes:
         self._roster = Roster({})
         self._admission = Admission(work.network)
         self._time = _Time()
-        self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stopped = threading.Event()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        work.events.watch(self._stop)
         work.events.watch(self._wake)
         self._thread = threading.Thread(target=self._run, name="nodes", daemon=True)
 
@@ -130,7 +128,8 @@ class Nodes:
         """Nothing is done any more; the kernel keeps all."""
         self._source.stop()
         self.prober.stop()
-        os.eventfd_write(self._stop, 1)
+        self._stopped.set()
+        os.eventfd_write(self._wake, 1)
         self._thread.join()
         self._save()
 
@@ -172,13 +171,13 @@ class Nodes:
     def _run(self) -> None:
         while True:
             self._work.events.wait(self._time.next() - time.monotonic())
-            if self._is_stopped(0):
+            if self._stopped.is_set():
                 return
             with suppress(BlockingIOError):
                 os.eventfd_read(self._wake)
             foreign = self._work.events.take()
             if foreign:  # what comes with it (a link goes with all that is on it) is one pass
-                if self._is_stopped(_GATHER_SECONDS):
+                if self._stopped.wait(_GATHER_SECONDS):
                     return
                 self._work.events.take()
             with self._guard:
@@ -190,11 +189,6 @@ class Nodes:
                 self._view = said
                 self._time.save = min(self._time.save, time.monotonic() + _SAVE_SECONDS)
             self._guarded(changed=said is not None, foreign=bool(foreign))
-
-    def _is_stopped(self, seconds: float) -> bool:
-        poll = select.poll()
-        poll.register(self._stop, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
 
     def _guarded(self, *, changed: bool, foreign: bool) -> None:
         """One round; whatever goes wrong in it is told, and tried again."""

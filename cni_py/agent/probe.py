@@ -41,7 +41,7 @@ class Prober:
         self._said: tuple[Node, Mapping[str, Node], Network, Facts] | None = None
         self._sockets: dict[int, ProbeSocket] = {}
         self._open_at = self._look_at = 0.0
-        self._stopped = False
+        self._stopped = threading.Event()
         self._window, self._count = 0.0, 0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
@@ -53,7 +53,7 @@ class Prober:
 
     def stop(self) -> None:
         """The port is free."""
-        self._stopped = True
+        self._stopped.set()
         os.eventfd_write(self._wake, 1)
         if self._thread.ident is not None:
             self._thread.join()
@@ -89,12 +89,12 @@ class Prober:
         return Peers(self.health(), dict(self.ignored))
 
     def _run(self) -> None:
-        while not self._stopped:
+        while not self._stopped.is_set():
             try:
                 self._once()
             except Exception as error:  # noqa: BLE001  # a bug of ours is no reason to leave others unanswered
                 self._conditions.set("probes", f"unexpected {type(error).__name__}: {error}")
-                self._pause(_RETRY_SECONDS)
+                self._stopped.wait(_RETRY_SECONDS)
         self._close()
 
     def _once(self) -> None:
@@ -155,11 +155,6 @@ class Prober:
         for fd, _ in poll.poll(math.ceil(max(0.0, min(seconds, 3600)) * 1e3)):
             if fd == self._wake:
                 os.eventfd_read(self._wake)
-
-    def _pause(self, seconds: float) -> None:
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        poll.poll(seconds * 1e3)
 
     def _receive(self, one: ProbeSocket) -> None:
         now = time.monotonic()

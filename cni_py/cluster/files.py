@@ -5,13 +5,11 @@ networks. Changes are taken when a file is closed or renamed into place. Nothing
 """
 
 import os
-import select
-import threading
-from contextlib import closing
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import MappingProxyType
 
-from cni_py.cluster.inotify import Directory
+from cni_py.cluster.follow import Follower
 from cni_py.cluster.plain_file import content
 from cni_py.cluster.record import MAX_BYTES, from_document, parse, shown
 from cni_py.model.errors import DecodeError, IOFailureError
@@ -20,8 +18,6 @@ from cni_py.model.peers import Sink, View
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _MOST_FILES = 20_000
-_AGAIN_SECONDS = 1.0
-_DATA_LINK = "..data"  # what a mounted ConfigMap swaps when any of its files changes
 
 
 class FileSource:
@@ -34,9 +30,8 @@ class FileSource:
         self._skipped: dict[str, str] = {}
         self._names: dict[str, str] = {}  # {file: the node it is taken for}
         self._sink: Sink
-        self._trouble = ""
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._thread = threading.Thread(target=self._run, name="files", daemon=True)
+        self._spoken = False
+        self._follower = Follower(directory, self._look, self._trouble)
 
     def start(self, sink: Sink) -> None:
         """See Source. Raises IOFailureError if the directory cannot be read now."""
@@ -49,7 +44,7 @@ class FileSource:
                 "make it, with one file NAME.yaml for each node: see docs/backends.md",
             ) from None
         self._sink = sink
-        self._thread.start()
+        self._follower.start()
 
     def publish(self, node: Node) -> None:
         """See Source. The files are the operator's: nothing is written."""
@@ -59,53 +54,18 @@ class FileSource:
 
     def stop(self) -> None:
         """See Source."""
-        os.eventfd_write(self._stop, 1)
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._follower.stop()
 
-    def _run(self) -> None:
-        over = False
-        while not over:
-            try:
-                with closing(Directory(str(self._directory))) as watch:
-                    self._follow(watch)
-                over = True
-            except OSError as error:
-                self._tell_trouble(f"cannot read the directory of nodes {self._directory}: {error.strerror}")
-                over = self._is_over(_AGAIN_SECONDS)
+    def _look(self, names: AbstractSet[str] | None) -> None:
+        """Those files, or all. Raises OSError."""
+        changed = self._read_all() if names is None else sum(self._read(name) for name in sorted(names)) > 0
+        if changed or not self._spoken:
+            self._spoken = True
+            nodes, skipped = MappingProxyType(dict(self._nodes)), MappingProxyType(dict(self._skipped))
+            self._sink.changed(View(nodes, skipped))
 
-    def _follow(self, watch: Directory) -> None:
-        """Until it is over. Raises OSError once the directory cannot be read."""
-        self._read_all()
-        self._tell()
-        self._tell_trouble("")
-        poll = select.poll()
-        poll.register(watch, select.POLLIN)
-        poll.register(self._stop, select.POLLIN)
-        while True:
-            if self._stop in (fd for fd, _ in poll.poll()):
-                return
-            names = set(watch.read())
-            if names & {None, _DATA_LINK}:
-                changed = self._read_all()
-            else:
-                changed = sum(self._read(name) for name in sorted(filter(None, names))) > 0
-            if changed:
-                self._tell()
-
-    def _is_over(self, seconds: float) -> bool:
-        poll = select.poll()
-        poll.register(self._stop, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-
-    def _tell(self) -> None:
-        nodes, skipped = MappingProxyType(dict(self._nodes)), MappingProxyType(dict(self._skipped))
-        self._sink.changed(View(nodes, skipped))
-
-    def _tell_trouble(self, reason: str) -> None:
-        if reason != self._trouble:
-            self._trouble = reason
-            self._sink.trouble(reason)
+    def _trouble(self, reason: str) -> None:
+        self._sink.trouble(reason)
 
     def _read_all(self) -> bool:
         """True if anything is another than before. Raises OSError."""
