@@ -29,8 +29,10 @@ _NUD_NOARP, _NUD_PERMANENT = 0x40, 0x80
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 _SET = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
 _APPEND = NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND
-_EVERYBODY = bytes(6)
 _INDEX = struct.Struct("=I")
+
+# RTM_NEWNEIGH or RTM_DELNEIGH, of which address (a node's, of a forwarding entry), and the MAC.
+Word = tuple[int, bytes, bytes]
 
 
 def set_neighbour(neighbour: Neighbour, index: int) -> bytes:
@@ -58,20 +60,18 @@ def parse_neighbour(payload: bytes, link: str, index: int) -> Neighbour | None:
     return Neighbour("host", link, ip_address(told[_NDA_DST]), told.get(_NDA_LLADDR, b"").hex(":"))
 
 
-def key(payload: bytes) -> bytes:
-    """What a neighbour or forwarding entry is found by: the address, or of a forwarding entry `entry_key`; packed."""
+def word(kind: int, payload: bytes) -> Word:
+    """What the kernel tells, so that it can be compared with `word_of` what was asked for."""
     told = parse_attrs(payload, _NDMSG.size)
-    dst = told.get(_NDA_DST, b"")
-    return _entry_key(told.get(_NDA_LLADDR, b""), dst) if payload[0] == rtnl.AF_BRIDGE else dst
+    forgotten = kind == RTM_DELNEIGH and payload[0] != rtnl.AF_BRIDGE  # its MAC is no more, or whatever it was
+    return kind, told.get(_NDA_DST, b""), b"" if forgotten else told.get(_NDA_LLADDR, b"")
 
 
-def entry_key(entry: Fdb) -> bytes:
-    """The MAC, of everybody's with the node; packed."""
-    return _entry_key(_mac(entry.mac), entry.dst.packed)
-
-
-def _entry_key(mac: bytes, dst: bytes) -> bytes:
-    return mac + dst if mac == _EVERYBODY else mac
+def word_of(kind: int, one: Neighbour | Fdb) -> Word:
+    """What the kernel tells once that is so."""
+    if isinstance(one, Fdb):
+        return kind, one.dst.packed, _mac(one.mac)
+    return kind, one.address.packed, b"" if kind == RTM_DELNEIGH else _mac(one.mac)
 
 
 def lasting(payload: bytes) -> bytes:

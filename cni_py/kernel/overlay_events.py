@@ -57,7 +57,7 @@ class OverlayEvents:
         self._nft: Listener | None = None
         with suppress(OSError):  # a kernel without nftables, which then cannot be flushed
             self._nft = Listener(NETLINK_NETFILTER, (_NFTABLES,), [*bpf.not_from([nft]), bpf.PASSED])
-        self._expected: set[bytes] = set()
+        self._expected: set[neighbours.Word] = set()
         self._ours: frozenset[int] = frozenset()
         self._underlay: frozenset[int] = frozenset()
         self._learning = False
@@ -91,13 +91,16 @@ class OverlayEvents:
             self._route.pass_only(_filter(self._own, now | below, learning=learning))
 
     def expect(self, ops: Iterable[Op]) -> None:
-        """These changes are about to be made by us: what the next `take` finds of them was not somebody else."""
+        """These changes are about to be made by us: what the next `take` finds of them was not somebody else.
+
+        Of the very same only: who undoes at once what we did is heard.
+        """
         for op in ops:
             match op:
-                case SetNeighbour(neighbour) | DelNeighbour(neighbour):
-                    self._expected.add(neighbour.address.packed)
-                case SetFdb(entry) | DelFdb(entry):
-                    self._expected.add(neighbours.entry_key(entry))
+                case SetNeighbour(one) | SetFdb(one):
+                    self._expected.add(neighbours.word_of(neighbours.RTM_NEWNEIGH, one))
+                case DelNeighbour(one) | DelFdb(one):
+                    self._expected.add(neighbours.word_of(neighbours.RTM_DELNEIGH, one))
 
     def take(self) -> Foreign:
         """What was told since the last call."""
@@ -107,7 +110,7 @@ class OverlayEvents:
             match kind:
                 case neighbours.RTM_NEWNEIGH | neighbours.RTM_DELNEIGH:
                     ours = struct.unpack_from("=i", payload, 4)[0] in self._ours
-                    drift |= ours and neighbours.key(payload) not in expected
+                    drift |= ours and neighbours.word(kind, payload) not in expected
                 case rtnl.RTM_NEWLINK if rtnl.is_of_features(payload):
                     pass  # of a bridge when a port comes or goes, and nothing that we ask for
                 case _ if kind in _OF_A_LINK:

@@ -167,6 +167,27 @@ def test_our_own_changes_are_not(watched: Watched) -> None:
     assert watched.told() == NOTHING
 
 
+UNDONE = [
+    "bridge fdb del MAC dev cpyvx4",
+    "bridge fdb replace MAC dev cpyvx4 dst 192.0.2.66 self permanent",
+    "ip neigh del 10.244.3.0 dev cpyvx4",
+    "ip neigh replace 10.244.3.0 lladdr 0e:00:00:00:00:66 nud permanent dev cpyvx4",
+]
+
+
+@pytest.mark.parametrize("command", UNDONE)
+def test_what_others_undo_at_once_is_told(watched: Watched, command: str) -> None:
+    """Before it was heard that we did it: only the very change that we made is taken for ours."""
+    watched.told()
+    of, peer = network("vxlan"), member(3)
+    desired = watched.one.desired([peer], of)
+    ops = converge(desired, watched.one.read(desired))
+    watched.events.expect(ops)
+    assert not watched.one.kernel.apply(ops)
+    subprocess.run(command.replace("MAC", peer.mac).split(), check=True)
+    assert watched.told() == DRIFT
+
+
 def test_the_table_is_watched(watched: Watched) -> None:
     """Only ours."""
     nft.commit(watched.nft, guard.everything(network("vxlan"), ()), look=True)

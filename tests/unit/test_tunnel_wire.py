@@ -188,10 +188,14 @@ def test_entries_are_read_back() -> None:
         assert learned == replace(entry, learned=True)
 
 
-def test_an_entry_of_everybodys_is_told_apart_by_its_node() -> None:
-    """Others by their MAC alone, of which there is one node: what is expected of our own changes is found again."""
-    for entry in (ENTRY4, replace(ENTRY4, mac=EVERYBODY), replace(ENTRY6, mac=EVERYBODY)):
-        assert neighbours.key(neighbours.set_fdb(entry, 5)[16:]) == neighbours.entry_key(entry)
-    moved = replace(ENTRY4, dst=ip_address("192.0.2.9"))
-    assert neighbours.entry_key(moved) == neighbours.entry_key(ENTRY4)
-    assert neighbours.entry_key(replace(moved, mac=EVERYBODY)) != neighbours.entry_key(replace(ENTRY4, mac=EVERYBODY))
+def test_what_was_asked_for_is_known_again() -> None:
+    """By what it makes so and of whom: another MAC or node, or that it is gone, is something else."""
+    new, gone = neighbours.RTM_NEWNEIGH, neighbours.RTM_DELNEIGH
+    for entry in (ENTRY4, replace(ENTRY4, mac=EVERYBODY), ENTRY6):
+        assert neighbours.word(new, neighbours.set_fdb(entry, 5)[16:]) == neighbours.word_of(new, entry)
+        assert neighbours.word(gone, neighbours.del_fdb(entry, 5)[16:]) == neighbours.word_of(gone, entry)
+    one = Neighbour("host", "cpyvx4", ip_address("10.244.2.0"), ENTRY4.mac)
+    assert neighbours.word(new, neighbours.set_neighbour(one, 5)[16:]) == neighbours.word_of(new, one)
+    assert neighbours.word(gone, neighbours.del_neighbour(one, 5)[16:]) == neighbours.word_of(gone, one)
+    moved = replace(ENTRY4, dst=ip_address("192.0.2.9")), replace(one, mac="0e:00:00:00:00:66")
+    assert len({neighbours.word_of(kind, each) for kind in (new, gone) for each in (ENTRY4, one, *moved)}) == 7
