@@ -1,22 +1,29 @@
 """What Prometheus is told of the agent. Recording is cheap; what is on disk is counted when somebody asks."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from cni_py.agent import policy_metrics
 from cni_py.agent.calls import Observed
-from cni_py.agent.peer_metrics import Peers, families
+from cni_py.agent.peer_metrics import Family, Peers, families
+from cni_py.agent.policy_metrics import Standing
 from cni_py.spec.codes import CODE
+
+if TYPE_CHECKING:
+    from cni_py.agent.drops import Drop
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 OTHER = "other"  # what a caller makes up is no label of its own
 
 _BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+T = TypeVar("T")
 _CODES = frozenset((0, *CODE.values()))
 
 
@@ -33,7 +40,11 @@ class Metrics:
     """The agent's metrics; any thread may call all methods. `usage` and `peers` are asked at each exposition."""
 
     def __init__(
-        self, version: str, usage: Callable[[], Usage], peers: Callable[[], Peers | None] | None = None
+        self,
+        version: str,
+        usage: Callable[[], Usage],
+        peers: Callable[[], Peers | None] | None = None,
+        policies: Callable[[], Standing | None] | None = None,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
@@ -60,12 +71,20 @@ class Metrics:
             ("what",),
             registry=registry,
         )
+        self._dropped = Counter(
+            "cnipy_policy_logged_packets_total",
+            "Packets that policies denied and the kernel told of, which it does of some.",
+            ("direction", "verdict"),
+            registry=registry,
+        )
         names = (*COMMANDS, OTHER)
         self._durations = {command: durations.labels(command) for command in names}
         self._requests = {command: _ByCode(requests, command) for command in names}
         registry.register(_OnDisk(usage))
         if peers is not None:
-            registry.register(_Probed(peers))
+            registry.register(_Families(lambda: _each(peers, families)))
+        if policies is not None:
+            registry.register(_Families(lambda: _each(policies, policy_metrics.families)))
 
     def called(self, call: Observed) -> None:
         """One more call is over."""
@@ -76,6 +95,10 @@ class Metrics:
     def repaired(self, what: str, n: int = 1) -> None:
         """`n` things of that kind were mended."""
         self._repairs.labels(what).inc(n)
+
+    def dropped(self, drop: "Drop") -> None:
+        """A packet was denied, or would have been."""
+        self._dropped.labels(drop.direction, "audit" if drop.audit else "drop").inc()
 
     def collected(self, what: str, n: int = 1) -> None:
         """`n` things of that kind were removed."""
@@ -128,23 +151,28 @@ class _OnDisk(Collector):
             yield gauge
 
 
-class _Probed(Collector):
-    def __init__(self, peers: Callable[[], Peers | None]) -> None:
-        self._peers = peers
+class _Families(Collector):
+    def __init__(self, now: Callable[[], Iterable[Family]]) -> None:
+        self._now = now
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing, as there are no peers yet."""
+        """Nothing, as there is nothing yet to ask."""
         yield from ()
 
     def collect(self) -> Iterator[Metric]:
-        """What the probes of this moment tell."""
-        peers = self._peers()
-        for family in families(peers) if peers is not None else ():
+        """The families of this moment."""
+        for family in self._now():
             kind = CounterMetricFamily if family.name.endswith("_total") else GaugeMetricFamily
             made = kind(family.name, family.meaning, labels=family.labels)
             for labels, value in family.values.items():
                 made.add_metric(labels, value)
             yield made
+
+
+def _each(ask: Callable[[], T | None], told: Callable[[T], Iterable[Family]]) -> Iterable[Family]:
+    """What is told of the answer, nothing where there is none."""
+    answer = ask()
+    return told(answer) if answer is not None else ()
 
 
 def _values(counter: Counter) -> dict[str, int]:

@@ -12,13 +12,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from math import inf
 from typing import Protocol
 
 from cni_py.agent.conditions import Conditions
+from cni_py.agent.policy_metrics import Standing
 from cni_py.agent.revoke import Revoker
 from cni_py.kernel.policy_table import Mended, PolicyTable
 from cni_py.kernel.table_events import TableEvents
@@ -26,8 +26,9 @@ from cni_py.model.attachment import Attachment, Key
 from cni_py.model.errors import CniPyError, TryAgainError
 from cni_py.model.nft import AddElements, Operation
 from cni_py.model.nft_objects import Element
-from cni_py.model.policy import CIDR, Address, Changes, Direction, Flow
+from cni_py.model.policy import CIDR, DIRECTIONS, Address, Changes, Direction, Flow
 from cni_py.policy import table
+from cni_py.policy.compile import Compiled
 from cni_py.policy.index import Index
 from cni_py.policy.permit import denied
 from cni_py.policy.program import Edit, Program
@@ -75,20 +76,6 @@ class PolicySource(Protocol):
         """Nothing is told any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How things are, for whoever asks. Milliseconds of the last change, from its word until the kernel had it."""
-
-    synced: bool = False
-    pods: int = 0
-    local: int = 0
-    policies: int = 0
-    namespaces: int = 0
-    chains: int = 0
-    changes: int = 0
-    last_ms: float = 0.0
-
-
 class Policies:
     """See the module. It is the sink of its source, and the gate that attachments go through."""
 
@@ -101,12 +88,13 @@ class Policies:
         count: Count,
         *,
         guards_node: bool = True,
+        versions: Collection[int] = table.VERSIONS,
     ) -> None:
         self._source, self._own_addresses, self._count = source, own_addresses, count
         self._guards_node = guards_node
         self._lock = threading.Condition()
         self.index = Index()
-        self._program = Program(self.index, node, tuple(cidrs))
+        self._program = Program(self.index, node, tuple(cidrs), versions)
         self._table = PolicyTable(table.layout(guards_node=guards_node))
         self._revoker = Revoker(self._judgement, lambda ended: count("connection", ended))
         self._events = TableEvents(table.TABLE.name, (self._table.socket.port, self._revoker.port))
@@ -167,6 +155,40 @@ class Policies:
             pod = self.index.owner(address) or ""
             return pod, tuple(one.key for one in self.index.policies_of(pod, direction)[0]) if pod else ()
 
+    @contextmanager
+    def reading(self) -> Iterator[Index]:
+        """The index, as it is and stays inside the block."""
+        with self._lock:
+            yield self.index
+
+    def addresses(self) -> frozenset[Address]:
+        """Those of the pods of this node."""
+        with self._lock:
+            return self._program.addresses()
+
+    def chains(self, pod: str) -> tuple[Compiled | None, ...]:
+        """The chains of a pod of this node, in the order of DIRECTIONS."""
+        with self._lock:
+            return self._program.chains(pod)
+
+    def verify(self) -> Mended:
+        """How the kernel's table differs from what it should be; nothing is changed. Raises CniPyError."""
+        with self._lock:
+            contents = self._program.contents()
+            return self._table.differences(contents.sets, {one.chain: one.rules for one in contents.chains.values()})
+
+    def denied_packets(self, flow: Flow) -> int:
+        """How many packets of the flow the kernel dropped in the last five minutes."""
+        sets = table.DENIED if flow.protocol in table.WITH_PORTS else table.DENIED_PORTLESS
+        key = (
+            flow.source,
+            flow.destination,
+            flow.protocol,
+            *((flow.port,) if flow.protocol in table.WITH_PORTS else ()),
+        )
+        with self._lock:
+            return sum(self._table.packets(sets[one, False][flow.source.version], key) for one in DIRECTIONS)
+
     def is_settled(self) -> bool:
         """True if every connection is such as the policies allow."""
         return self._revoker.is_idle()
@@ -194,6 +216,11 @@ class Policies:
             self._changes += 1
             self._last_ms = round((time.perf_counter() - began) * 1e3, 3)
             self._lock.notify_all()
+
+    def is_expected(self, pod: str) -> bool:
+        """True if `expect` would not wait."""
+        with self._lock:
+            return self._loaded and not (pod and self._source.knows_pods and pod not in self.index.pods)
 
     def expect(self, pod: str) -> None:
         """The source has spoken, of that pod as well if it should know it. Raises TryAgainError."""

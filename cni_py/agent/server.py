@@ -100,9 +100,9 @@ class Caller:
 
 
 class Server:
-    """Serves `call` for CALL frames and `report` for REPORT frames on a Unix socket."""
+    """Serves `call` for CALL frames on a Unix socket, and for REPORT frames `report`, which may raise CniPyError."""
 
-    def __init__(self, path: Path, call: Callable[[Caller], None], report: Callable[[], bytes]) -> None:
+    def __init__(self, path: Path, call: Callable[[Caller], None], report: Callable[[str, bytes], bytes]) -> None:
         self._path = path
         self._call = call
         self._report = report
@@ -224,7 +224,7 @@ class Server:
                 return
             header, head, caller.stdin = _read_frame(connection, data, self.stand_in)
             if header.kind is Kind.REPORT:
-                caller.answer(0, self._report())
+                caller.answer(0, self._report(head.decode("utf-8", "replace"), caller.stdin))
                 return
             if header.kind is not Kind.CALL:
                 raise DecodeError(f"a frame of kind {header.kind.name} begins no call", "the forwarder is broken")

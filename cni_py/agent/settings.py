@@ -114,15 +114,41 @@ class PeerSettings(_Part):
         return self
 
 
+class PolicySettings(_Part):
+    """Where pods, namespaces and network policies come from, and how far they reach."""
+
+    source: Literal["files", "kubernetes"] = Field("files", description="which of these")
+    directory: Path = Field(Path("/etc/cni-py/policies"), description="of manifests, for files")
+    kubeconfig: str = Field("", description="file; empty in a Pod, which has its ServiceAccount")
+    cidrs: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (), description="what this node's pods have their addresses from; the overlay's if empty"
+    )
+    guards_node: bool = Field(default=True, description="egress policies hold for a pod's own node as well")
+
+
 class Settings(_Part):
     """The whole file."""
 
     node: NodeSettings = NodeSettings()
-    network: NetworkSettings
+    network_settings: NetworkSettings | None = Field(None, alias="network", description="the overlay's")
     peers: PeerSettings = PeerSettings()
+    policy: PolicySettings | None = Field(None, description="for the role policy")
     probe_port: int = Field(9762, ge=0, le=65535, description="UDP port of the probes between agents; 0 for none")
     probe_seconds: float = Field(10.0, ge=0.1, le=3600, description="from one probe of a peer to the next, at least")
     state_dir: Path = Field(Path("/var/lib/cni-py"), description="where the last good set of nodes is kept")
+
+    @property
+    def network(self) -> NetworkSettings:
+        """The overlay's network. Raises InvalidConfigError if there is none."""
+        if self.network_settings is None:
+            raise InvalidConfigError("the settings have no `network`, which the overlay needs", "see docs/overlay.md")
+        return self.network_settings
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Settings":
+        if self.network_settings is None and self.policy is None:
+            raise ValueError("network is missing")
+        return self
 
 
 def parse_settings(document: object, source: str) -> Settings:

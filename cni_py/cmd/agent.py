@@ -26,19 +26,22 @@ from cni_py.cmd.conflist import is_present, read_conflist
 from cni_py.cmd.install import place_conflist
 from cni_py.cmd.overlay_status import standing
 from cni_py.cmd.plugin import answer
+from cni_py.cmd.policy_status import standing as policy_standing
+from cni_py.cmd.settings_file import read_settings
 from cni_py.cmd.status import attachments
 from cni_py.kernel import netns, rtnl
 from cni_py.kernel.netlink import NetlinkError
 from cni_py.kernel.node import open_route_socket
 from cni_py.model.errors import CniPyError, IOFailureError, TryAgainError
 from cni_py.model.persona import Persona
-from cni_py.spec import frame
+from cni_py.spec import frame, gojson
 from cni_py.spec.request import Request
 from cni_py.store.spool import Spool
 
 if TYPE_CHECKING:
     from cni_py.agent.nodes import Nodes
     from cni_py.cmd.attach_role import AttachRole
+    from cni_py.cmd.policy_role import PolicyRole
 
 _DRAIN_SECONDS = 30.0
 _HEALTH_SECONDS = 1.0
@@ -50,8 +53,8 @@ _LOG = logging.getLogger("cni_py.agent")
 class Options:
     """What the operator said. `listen` is "" for no HTTP, `grace` seconds are what is dead left alone.
 
-    `roles` are of `attach` and `overlay`; `config` is the latter's file of settings. `conf_dir` is "" for no network
-    configuration to write; `conflist` is "" for the one that comes with the program.
+    `roles` are of `attach`, `overlay` and `policy`; `config` is the latter two's file of settings. `conf_dir` is "" for
+    no network configuration to write; `conflist` is "" for the one that comes with the program.
     """
 
     roles: tuple[str, ...] = ("attach",)
@@ -79,20 +82,31 @@ class Agent:
         self._turn = Turn()
         self._home = f"net:[{netns.own_identity().rpartition(':')[2]}]"
         self.metrics = Metrics(
-            __version__, self._census.usage, lambda: None if self._nodes is None else self._nodes.prober.report()
+            __version__,
+            self._census.usage,
+            lambda: None if self._nodes is None else self._nodes.prober.report(),
+            lambda: None if self._policy is None else self._policy.policies.standing(),
         )
         calls = Calls(self._turn, self._carry_out, self._observe, Spool())
         self.server = Server(Path(frame.SOCKET), calls.serve, self._report_meanwhile)
         self._turn.stand_in = self.server.stand_in
         self._nodes: Nodes | None = None
+        self._policy: PolicyRole | None = None
         self._attach: AttachRole | None = None
-        own = []
-        if "overlay" in options.roles:
-            from cni_py.cmd.overlay import open_nodes, read_settings
+        own: list[int] = []
+        settings = read_settings(options.config) if {"overlay", "policy"} & set(options.roles) else None
+        if settings is not None and "policy" in options.roles:
+            from cni_py.cmd import policy_role
+
+            self._policy = policy_role.PolicyRole(settings, self.metrics.repaired, self.metrics.dropped)
+            own += self._policy.policies.ports
+        if settings is not None and "overlay" in options.roles:
+            from cni_py.cmd.overlay import open_nodes
 
             # Only joined to the others a node may have pods.
             joined = self._write_configuration
-            self._nodes = open_nodes(read_settings(options.config), self.metrics.repaired, joined)
+            ranged = self._policy.serve if self._policy is not None else lambda _: None
+            self._nodes = open_nodes(settings, self.metrics.repaired, joined, ranged)
             own.append(self._nodes.guard_port)
         if "attach" in options.roles:
             from cni_py.cmd import attach_role
@@ -101,12 +115,16 @@ class Agent:
             self._attach = attach_role.AttachRole(
                 self._turn, lambda: calls.replay(nobody), options.grace, self._census, self.metrics, own
             )
+            if self._policy is not None:
+                self._attach.warm.gate = self._policy.gate(self._turn)
         self._route = open_route_socket() if self._attach is None else self._attach.warm.host.route
 
     def start(self) -> None:
         """It serves. Raises CniPyError."""
         if self._nodes is not None:  # before there can be new pods
             self._nodes.start()
+        if self._policy is not None:
+            self._policy.start()
         if self._attach is not None:
             self._attach.start()
         self.server.start()
@@ -124,6 +142,8 @@ class Agent:
             self._nodes.stop()
         if self._attach is not None:
             self._attach.stop()
+        if self._policy is not None:
+            self._policy.stop()
         if not self.server.stop(_DRAIN_SECONDS):
             _LOG.warning("calls were not over within %g s and are left to the kernel", _DRAIN_SECONDS)
         _LOG.info("stopped")
@@ -191,6 +211,8 @@ class Agent:
             return "not serving"
         if self.server.displaced():
             return f"another agent has taken {frame.SOCKET}"
+        if self._policy is not None and not self._policy.policies.is_expected(""):
+            return "what the policies are is not known yet: see cni-py status"
         if self._nodes is not None and not self._nodes.standing.joined:
             return "the node is not joined to the others yet: see cni-py status"
         directory, configuration = self._options.conf_dir, self._configuration
@@ -198,10 +220,16 @@ class Agent:
             return f"the network configuration {configuration.name} is not in {directory}"
         return ""
 
-    def _report_meanwhile(self) -> bytes:
-        """The status, while another thread takes the calls that come."""
+    def _report_meanwhile(self, query: str, body: bytes) -> bytes:
+        """The status, or the answer to a question about policies, while another thread takes the calls that come."""
         with self.server.stand_in():
-            return json.dumps(self._report()).encode()
+            if not query:
+                return json.dumps(self._report()).encode()
+            if self._policy is None:
+                raise TryAgainError("this agent has not the role policy", "start it with --roles attach,policy")
+            from cni_py.cmd.policy_queries import answer as answer_query
+
+            return json.dumps(answer_query(self._policy, query, gojson.decode(body))).encode()
 
     def _report(self) -> Mapping[str, Any]:
         repaired, collected = self.metrics.tallies()
@@ -223,6 +251,7 @@ class Agent:
             "attachments": found,
             "damaged": damaged,
             "pools": self._census.pools(),
+            **({"policy": policy_standing(self._policy)} if self._policy is not None else {}),
             **({"overlay": standing(self._nodes)} if self._nodes is not None else {}),
         }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cni_py import __version__
+from cni_py.cmd import policy_cli
 from cni_py.model.errors import CniPyError
 
 
@@ -23,7 +24,7 @@ def cli(arguments: list[str]) -> None:
 
 _output = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 _config = click.option(
-    "--config", default="/etc/cni-py/config.yaml", show_default=True, metavar="FILE", help="of the overlay"
+    "--config", default="/etc/cni-py/config.yaml", show_default=True, metavar="FILE", help="of overlay and policy"
 )
 
 
@@ -34,7 +35,7 @@ def _commands() -> None:
 
 
 @_commands.command()
-@click.option("--roles", default="attach", show_default=True, help="what it does: attach, overlay, or both")
+@click.option("--roles", default="attach", show_default=True, help="what it does: any of attach, overlay and policy")
 @_config
 @click.option(
     "--listen",
@@ -63,8 +64,8 @@ def agent(  # an option each
     if conflist and not conf_dir:
         raise click.UsageError("--conflist needs --conf-dir")
     chosen = tuple(roles.split(","))
-    if not set(chosen) <= {"attach", "overlay"}:
-        raise click.UsageError(f"--roles: {roles!r} is not of attach, overlay")
+    if not set(chosen) <= {"attach", "overlay", "policy"}:
+        raise click.UsageError(f"--roles: {roles!r} is not of attach, overlay, policy")
     run(Options(chosen, listen, log_format, grace, conf_dir, conflist, config))
 
 
@@ -139,6 +140,10 @@ def uninstall(bin_dir: str, conf_dir: str, force: bool) -> None:  # noqa: FBT001
         return
     click.echo("\n".join(("left of cni-py:", *(f"  {line}" for line in left))), err=True)
     sys.exit(1)
+
+
+for _command in (policy_cli.explain, policy_cli.flows, policy_cli.policy):
+    _commands.add_command(_command)
 
 
 @_commands.group()

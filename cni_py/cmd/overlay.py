@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 from cni_py.agent.nodes import Nodes
 from cni_py.agent.reconcile import Reconciler
-from cni_py.agent.settings import Settings, parse_settings
+from cni_py.agent.settings import Settings
 from cni_py.cluster.record import checked_name
 from cni_py.cluster.snapshot import dump, load
 from cni_py.kernel.guard import TunnelGuard
 from cni_py.kernel.overlay import OverlayKernel
 from cni_py.kernel.overlay_events import OverlayEvents
 from cni_py.kernel.overlay_facts import possible_backends
-from cni_py.model.errors import DecodeError, InvalidConfigError, IOFailureError
+from cni_py.model.errors import DecodeError, InvalidConfigError
 from cni_py.model.node_network import NodeNetwork
 from cni_py.model.overlay import BackendName, Node
 from cni_py.model.peers import Source
+from cni_py.model.result import IPNetwork
 from cni_py.overlay.guard import GUARD
 from cni_py.overlay.own import Identity
 from cni_py.store.node_file import NodeFile
@@ -26,22 +27,6 @@ from cni_py.store.whole_file import WholeFile
 
 if TYPE_CHECKING:
     from cni_py.cluster.keyspace import Keyspace
-
-
-def read_settings(path: str) -> Settings:
-    """Raises InvalidConfigError, IOFailureError."""
-    from cni_py.cluster.yaml_text import load_yaml
-
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise IOFailureError(
-            f"cannot read the configuration {path}: {error.strerror}", "docs/overlay.md has an example"
-        ) from None
-    try:
-        return parse_settings(load_yaml(data), path)
-    except DecodeError as error:
-        raise InvalidConfigError(f"{path}: {error.message}", "docs/overlay.md has an example") from None
 
 
 def identity(settings: Settings) -> Identity:
@@ -54,9 +39,14 @@ def identity(settings: Settings) -> Identity:
     return Identity(name, node.interface, node.ipv4, node.ipv6, settings.probe_port, settings.probe_seconds)
 
 
-def open_nodes(settings: Settings, repaired: Callable[[str, int], None], joined: Callable[[], None]) -> Nodes:
+def open_nodes(
+    settings: Settings,
+    repaired: Callable[[str, int], None],
+    joined: Callable[[], None],
+    ranged: Callable[[tuple[IPNetwork, ...]], None],
+) -> Nodes:
     """Raises CniPyError for what no waiting mends."""
-    who, memory = identity(settings), DiskMemory(settings)
+    who, memory = identity(settings), DiskMemory(settings, ranged)
     source = _source(settings, who.name, memory)
     backends = possible_backends()
     kernel = OverlayKernel()
@@ -66,9 +56,10 @@ def open_nodes(settings: Settings, repaired: Callable[[str, int], None], joined:
 
 
 class DiskMemory:
-    """See `agent.nodes.Memory`: the last good nodes, and what this node's pods get."""
+    """See `agent.nodes.Memory`: the last good nodes, and what this node's pods get. `ranged` hears their networks."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ranged: Callable[[tuple[IPNetwork, ...]], None] = lambda _: None) -> None:
+        self._ranged = ranged
         self._cluster = settings.network.cluster
         self._nodes = WholeFile(settings.state_dir / "nodes")
         self._networks = settings.network.cidrs
@@ -85,6 +76,7 @@ class DiskMemory:
 
     def tell(self, own: Node, mtu: int) -> None:
         """See Memory."""
+        self._ranged(own.cidrs)
         segment = own.mac if "l2" in own.backends else ""  # which goes with no other
         self._node.write(NodeNetwork(self._networks, own.cidrs, mtu, segment))
 

@@ -6,7 +6,8 @@ beside an agent and without one.
 
 from typing import Any
 
-from cni_py.cmd.overlay import DiskMemory, identity, read_settings
+from cni_py.cmd.overlay import DiskMemory, identity
+from cni_py.cmd.settings_file import read_settings
 from cni_py.kernel.overlay import OverlayKernel
 from cni_py.kernel.overlay_facts import facts, possible_backends
 from cni_py.model.converge import converge

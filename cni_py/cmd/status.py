@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cni_py import __version__
-from cni_py.cmd import overlay_status
+from cni_py.cmd import overlay_status, policy_status
 from cni_py.invoke.forward import report
 from cni_py.model.attachment import Attachment
 from cni_py.spec import frame
@@ -67,6 +67,8 @@ def render(status: Mapping[str, Any]) -> str:
     lines, overlay = _head(status), status.get("overlay")
     if overlay:
         lines += ["", *overlay_status.lines(overlay)]
+    if status.get("policy"):
+        lines += ["", *policy_status.render(status["policy"])]
     for title, table in (
         ("peers", overlay_status.table(overlay["peers"]) if overlay else []),
         ("pools", _pools(status["pools"])),

@@ -107,8 +107,8 @@ def _attach(attachment: Attachment, node: Node, kernel: Kernel, undo: Undo) -> N
     node.gate.admit(attachment)
     kernel.apply(container)
     undo.push("undo the container's part", lambda: kernel.undo(container))
-    if attachment.mode == "bridge" and attachment.container_up:
-        kernel.await_port(attachment.host_ifname)
+    if attachment.mode != "chained" and attachment.container_up:
+        kernel.await_carrier(attachment.host_ifname)
 
 
 def _add_chained(call: Call, node: Node, kernel: Kernel) -> Result:

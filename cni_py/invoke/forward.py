@@ -48,17 +48,27 @@ def forward(name: str, environ: Mapping[str, str], stdin: bytes) -> Answered | N
             ) from None
 
 
-def report(seconds: float = _ANSWER_SECONDS) -> bytes | None:
-    """The agent's status as JSON, None if it is away or silent for so long."""
+def report(seconds: float = _ANSWER_SECONDS, query: str = "", arguments: bytes = b"") -> bytes | None:
+    """The agent's status, or its answer to a query, as JSON; None if it is away or silent for so long.
+
+    Raises PluginError with the agent's words if it has no answer.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(seconds)
         try:
             connection.connect(frame.SOCKET)
-            connection.sendall(frame.pack(Kind.REPORT))
-            header, _, body = _receive(connection)
+            connection.sendall(frame.pack(Kind.REPORT, query.encode(), arguments))
+            header, head, body = _receive(connection)
         except OSError:
             return None
-    return body if header.kind is Kind.ANSWER else None
+    if header.kind is not Kind.ANSWER:
+        return None
+    if frame.parse_status(head):
+        import json  # noqa: PLC0415  # no call of a plugin needs it
+
+        document = json.loads(body)
+        raise PluginError(str(document.get("msg", "")), str(document.get("details", "")))
+    return body
 
 
 def _send_call(connection: socket.socket, call: bytes, environ: Mapping[str, str]) -> None:

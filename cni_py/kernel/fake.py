@@ -89,7 +89,7 @@ class FakeKernel:
         link = self.state.link("container", ifname)
         return link.peer if link is not None and self.has_link("host", link.peer) else ""
 
-    def await_port(self, name: str) -> None:
+    def await_carrier(self, name: str) -> None:
         """The bridge port forwards, if it is there."""
         self._need(DelLink("host", name), "host", name)
 

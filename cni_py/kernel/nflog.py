@@ -18,7 +18,7 @@ from cni_py.model.policy import SCTP, TCP, UDP, Flow
 
 _SUBSYSTEM = 4 << 8
 _PACKET, _CONFIG = 0, 1
-_CONFIG_COMMAND, _CONFIG_MODE = 1, 2
+_CONFIG_COMMAND, _CONFIG_MODE, _CONFIG_THRESHOLD = 1, 2, 5
 _BIND, _COPY_PACKET = 1, 2
 _PAYLOAD, _PREFIX = 9, 10
 _NLM_F_REQUEST, _NLM_F_ACK, _NLMSG_ERROR = 1, 4, 2
@@ -50,6 +50,8 @@ class Nflog:
             self._configure(group, attr(_CONFIG_COMMAND, bytes((_BIND,))))
             mode = struct.pack("!IBB", copy_bytes, _COPY_PACKET, 0)
             self._configure(group, attr(_CONFIG_MODE, mode))
+            # each packet at once: rules limit how many there are, and the kernel would gather them for a second
+            self._configure(group, attr(_CONFIG_THRESHOLD, struct.pack("!I", 1)))
             self._socket.setblocking(False)  # noqa: FBT003  # the standard library's
         except OSError as error:
             self._socket.close()

@@ -159,6 +159,11 @@ def element(socket: NetlinkSocket, one: Set, wanted: Element) -> Element | None:
     return next(iter(nft_elements.decode_elements(one, read(socket, nft_wire.get_element(one, wanted)))), None)
 
 
+def packets(socket: NetlinkSocket, one: Set, wanted: Element) -> int:
+    """The count of the element with the key of `wanted`; 0 if it is not there, or has none."""
+    return nft_elements.decode_packets(read(socket, nft_wire.get_element(one, wanted)))
+
+
 def remove_if_empty(socket: NetlinkSocket, layouts: Iterable[Layout]) -> tuple[Table, ...]:
     """The tables among `layouts` whose sets hold no element are gone; returns those.
 

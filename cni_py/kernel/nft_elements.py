@@ -11,6 +11,7 @@ from cni_py.model.nft_expr import DataType, Range, Scalar, Verdict
 from cni_py.model.nft_objects import Element, Set, clean_comment
 
 _INTERVAL_END = 1
+_EXPRESSION, _COUNTER_PACKETS = 7, 2
 # Types whose values are in host order, names of interfaces among them.
 HOST_ORDER = (DataType.IFNAME, DataType.MARK, DataType.CT_STATE, DataType.CT_STATUS, DataType.FIB_TYPE)
 
@@ -30,6 +31,15 @@ def decode_elements(one: Set, payloads: Sequence[bytes]) -> tuple[Element, ...]:
     return tuple(
         Element(_scalars(one.key, key), _decode_value(one, data), comment) for key, _, data, comment in found if key
     )
+
+
+def decode_packets(payloads: Sequence[bytes]) -> int:
+    """The packets that the counter of the first element in the answers to `get_element` has seen, 0 without one."""
+    for payload in payloads:
+        for _, item in iter_attrs(parse_attrs(payload, 4).get(3, b"")):
+            counter = parse_attrs(parse_attrs(parse_attrs(item).get(_EXPRESSION, b"")).get(2, b""))
+            return int.from_bytes(counter.get(_COUNTER_PACKETS, b""), "big")
+    return 0
 
 
 def parse_user_data(data: bytes) -> dict[int, bytes]:

@@ -19,7 +19,7 @@ from cni_py.model.errors import CniPyError, KernelError
 from cni_py.model.net import Address, Link, LinkKind, NodeState, Ns, Sysctl
 from cni_py.model.ops import Op, inverse
 
-_PORT_DEADLINE_S = 3  # the reference waits 2.55 s
+_CARRIER_DEADLINE_S = 3  # the reference waits 2.55 s
 
 
 def open_route_socket() -> NetlinkSocket:
@@ -120,22 +120,23 @@ class NodeKernel:
         outer = rtnl.parse_link(answer[0])
         return outer.name if outer.kind == "veth" and outer.peer == inner.index else ""
 
-    def await_port(self, name: str) -> None:
-        """The bridge port forwards, as it does as soon as the kernel has worked off the carrier of its other end.
+    def await_carrier(self, name: str) -> None:
+        """The link sends, as it does as soon as the kernel has worked off the carrier of its other end.
 
-        The kernel tells on the link group; the socket listens before it looks, so no change is missed.
+        Until then all that it is given is lost: the answer to a pod's first question for its gateway, which the pod
+        repeats a second later. The kernel tells on the link group; the socket listens before it looks.
         """
         if self._is_up(name):
             return
-        with LinkEvents(_PORT_DEADLINE_S) as events:
+        with LinkEvents(_CARRIER_DEADLINE_S) as events:
             while not self._is_up(name):
                 if not events.wait():
-                    raise KernelError(f"bridge port {name!r} is not up after {_PORT_DEADLINE_S} s", errno.ENETDOWN)
+                    raise KernelError(f"{name!r} is not up after {_CARRIER_DEADLINE_S} s", errno.ENETDOWN)
 
     def _is_up(self, name: str) -> bool:
         seen = self.see_link("host", name)
         if seen is None:
-            raise KernelError(f"bridge port {name!r} is gone", errno.ENODEV)
+            raise KernelError(f"{name!r} is gone", errno.ENODEV)
         return seen.operstate == rtnl.OPER_UP
 
     def see_link(self, ns: Ns, name: str) -> rtnl.SeenLink | None:

@@ -72,11 +72,26 @@ class PolicyTable:
 
     def load(self, sets: Sets, chains: Chains) -> Mended:
         """The table holds exactly this, in its layout; sets that packets fill keep what they have."""
+        mended, operations, rebuild = self._plan(sets, chains)
+        if mended:
+            layouts = (self._layout,)
+            nft.commit(self._socket, Change(layouts, operations), rebuild=layouts if rebuild else (), look=True)
+        return mended
+
+    def differences(self, sets: Sets, chains: Chains) -> Mended:
+        """What `load` would mend; nothing is changed."""
+        return self._plan(sets, chains)[0]
+
+    def packets(self, one: Set, key: tuple[Scalar, ...]) -> int:
+        """The count of an element of a set that packets fill; 0 if it is not there."""
+        return nft.packets(self._socket, one, Element(key))
+
+    def _plan(self, sets: Sets, chains: Chains) -> tuple[Mended, tuple[Operation, ...], bool]:
+        """What is to be mended, by which operations, and whether the layout is to be written anew."""
+        if not self.is_there():
+            mended = Mended(len(chains) + len(self._layout.chains), sum(map(len, sets.values())))
+            return mended, _all(sets, chains, self._layout), True
         operations = list[Operation]()
-        is_there = nft.table_exists(self._socket, self._layout.table)
-        if not is_there:
-            nft.commit(self._socket, Change((self._layout,), _all(sets, chains, self._layout)), look=True)
-            return Mended(len(chains) + len(self._layout.chains), sum(map(len, sets.values())))
         rules = nft_rules.rules(self._socket, self._layout.table)
         names = nft_rules.chains(self._socket, self._layout.table)
         there = self._set_names()
@@ -97,14 +112,9 @@ class PolicyTable:
         standing = {one.name for one in (*sets, *self._layout.sets)}
         unused = (name for name in sorted(there - standing) if not name.startswith(MARKER_PREFIX))
         operations += (DeleteSet(Set(self._layout.table, name, ())) for name in unused)
-        own = self._layout_is_wrong(rules)
-        rebuilt = nft.commit(
-            self._socket,
-            Change((self._layout,), tuple(operations)),
-            rebuild=(self._layout,) if own else (),
-            look=True,
-        )
-        return Mended(len(wrong) + len(stray) + (len(self._layout.chains) if rebuilt else 0), added, removed)
+        rebuild = self._layout_is_wrong(rules) or self._layout.marker.name not in there
+        count = len(wrong) + len(stray) + (len(self._layout.chains) if rebuild else 0)
+        return Mended(count, added, removed), tuple(operations), rebuild
 
     def remove(self) -> bool:
         """The table is gone; True if it was there."""

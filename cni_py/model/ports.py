@@ -35,8 +35,8 @@ class Kernel(Protocol):
     def host_peer(self, ifname: str) -> str:
         """The host's device at the other end of the container's veth, "" if there is none."""
 
-    def await_port(self, name: str) -> None:
-        """The bridge port forwards. Raises KernelError if it does not within 2.5 s."""
+    def await_carrier(self, name: str) -> None:
+        """The link sends, and as a bridge port forwards. Raises KernelError if it does not within 2.5 s."""
 
 
 class Kernels(Protocol):

@@ -3,7 +3,7 @@
 Only what the pods of this node need is in the table: chains that one of them has, sets that such a chain looks into.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cni_py.model.nft import (
@@ -73,16 +73,18 @@ class _Draft:
 
 
 class Program:
-    """The table of the node called `node`. `cidrs` are what its pods have their addresses from.
+    """The table of the node called `node`. `cidrs` are what its pods have their addresses from, of these `versions`.
 
     Without `cidrs` there is no gate: pods of which nothing is known yet are not told from others.
     """
 
-    def __init__(self, index: Index, node: str, cidrs: Sequence[CIDR] = ()) -> None:
+    def __init__(
+        self, index: Index, node: str, cidrs: Sequence[CIDR] = (), versions: Collection[int] = table.VERSIONS
+    ) -> None:
         self._index = index
         self._node = node
         self._cidrs = tuple(cidrs)
-        self._versions = tuple({one.version: None for one in cidrs}) or table.VERSIONS
+        self._versions = tuple(versions)
         self._pods: dict[str, _Local] = {}
         self._chains: dict[str, Compiled] = {}
         self._pods_of: dict[str, set[str]] = {}  # by chain
