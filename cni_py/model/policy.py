@@ -171,9 +171,10 @@ class NamedPort:
 class Pod:
     """A pod. `addresses` are those of its own network namespace: none as long as it has none, or with the node's.
 
-    A pod that has `finished` (phase Succeeded or Failed) has none either: they may be another pod's already. An address
-    that two claim is that one's which was `created` (as the API writes times) later. `flaws`: what of its addresses and
-    ports was not understood, in words.
+    A pod that has `finished` (phase Succeeded or Failed) has none either: they may be another pod's already. `announced`:
+    its node's agent told of the addresses, by an annotation, and its status does not yet. An address that two claim is
+    that one's whose status has it, then that one's which was `created` (as the API writes times) later. `flaws`: what
+    of its addresses and ports was not understood, in words.
     """
 
     uid: str
@@ -186,6 +187,7 @@ class Pod:
     created: str = ""
     host_network: bool = False
     finished: bool = False
+    announced: bool = False
     flaws: tuple[str, ...] = ()
 
     @property

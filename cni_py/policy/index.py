@@ -3,8 +3,9 @@
 Never are all pods held against all selectors. A selector with a term `key in (values)` is filed under each of these
 labels, so that a pod is held against those filed under its own labels, and against the few that have no such term.
 
-An address has one owner: the pod that is attached to this node with it, else the pod created last of those that claim
-it, as a finished pod's address may be another's before the API says so.
+An address has one owner: the pod that is attached to this node with it, else one whose status has it, else one for
+which it was announced; among equals the pod created last, as a finished pod's address may be another's before the API
+says so.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -104,6 +105,10 @@ class Index:
         """Those of a selector that some policy has."""
         return (self._member[key] for key in self._selected[pods].members)
 
+    def count(self, policy: Policy) -> int:
+        """How many pods the policy, one of `policies`, applies to."""
+        return len(self._selected[subject(policy)].members)
+
     def selects(self, pods: Pods, key: str) -> bool:
         """True if a selector that some policy has selects the pod."""
         return pods in self._selectors_of.get(key, ())
@@ -115,7 +120,7 @@ class Index:
             return None
         if len(claims) == 1:
             return next(iter(claims))
-        return max(claims, key=lambda key: (address in self.attached.get(key, ()), *self._age(key)))
+        return max(claims, key=lambda key: (*self._title(key, address), *self._age(key)))
 
     def pod(self, key: str) -> Pod | None:
         """The pod; one that is attached but not told of yet has no labels."""
@@ -140,6 +145,15 @@ class Index:
         """True if the policy, or its whole namespace, is only audited."""
         namespace = self.namespaces.get(policy.namespace)
         return policy.audit or (namespace is not None and namespace.audit)
+
+    def _title(self, key: str, address: Address) -> tuple[bool, bool]:
+        """How good a claim is: by this node's own knowledge, by a status, which kubelets alone write, by nothing more.
+
+        Whoever may create pods may write annotations, and would get another pod's place in all sets by a false one.
+        """
+        pod = self.pods.get(key)
+        by_status = pod is not None and not pod.announced and address in pod.addresses
+        return address in self.attached.get(key, ()), by_status
 
     def _age(self, key: str) -> tuple[str, str, str]:
         pod = self.pods.get(key)

@@ -80,17 +80,19 @@ def pod(document: object) -> Pod:
         raise DecodeError(f"spec.hostNetwork: {shown(host_network)} is neither true nor false")
     finished = _optional(status, "phase", "status.phase") in _FINISHED
     flaws = Flaws()
+    addresses, announced = ((), False) if host_network or finished else _addresses(metadata, status, flaws)
     return Pod(
         _optional(metadata, "uid", "metadata.uid") or f"{space}/{name}",
         space,
         name,
         labels(metadata.get("labels"), "metadata.labels"),
-        () if host_network or finished else _addresses(metadata, status, flaws),
+        addresses,
         _ports(spec, flaws),
         sys.intern(_optional(spec, "nodeName", "spec.nodeName")),
         _optional(metadata, "creationTimestamp", "metadata.creationTimestamp"),
         host_network,
         finished,
+        announced,
         flaws.told(),
     )
 
@@ -155,15 +157,17 @@ def _directions(spec: Document, namespace: str, flaws: Flaws) -> Iterator[tuple[
             yield None if certain else ()
 
 
-def _addresses(metadata: Document, status: Document, flaws: Flaws) -> tuple[Address, ...]:
-    """Of its own network namespace, in the status' order: one that is the node's is not."""
+def _addresses(metadata: Document, status: Document, flaws: Flaws) -> tuple[tuple[Address, ...], bool]:
+    """Of its own network namespace, in the status' order: one that is the node's is not. And if they are announced."""
     told = list(_ips(status, "podIPs", "podIP", flaws))
-    if not told:
+    announced = not told
+    if announced:
         told = list(_announced(metadata, flaws))
     nodes = set(_ips(status, "hostIPs", "hostIP", flaws)) if told else set()
     if len(told) > _MOST_ADDRESSES:
         flaws.add(f"it has {len(told)} addresses: those after {_MOST_ADDRESSES} do not count")
-    return tuple(one for one in dict.fromkeys(told[:_MOST_ADDRESSES]) if one not in nodes)
+    addresses = tuple(one for one in dict.fromkeys(told[:_MOST_ADDRESSES]) if one not in nodes)
+    return addresses, announced and bool(addresses)
 
 
 def _ips(status: Document, many: str, one: str, flaws: Flaws) -> Iterator[Address]:

@@ -91,9 +91,12 @@ def ends_of(cluster: Cluster, flow: Flow) -> Ends:
 
 
 def owner(cluster: Cluster, address: Address) -> Pod | None:
-    """The pod that has the address; of several that claim it the one that was created last."""
+    """The pod that has the address; of several that claim it the last one created whose status says so, or of all.
+
+    What is announced is an annotation, which whoever may create pods may write.
+    """
     claims = [one for one in cluster.pods.values() if address in one.addresses]
-    return max(claims, key=lambda one: (one.created, one.uid, one.key), default=None)
+    return max(claims, key=lambda one: (not one.announced, one.created, one.uid, one.key), default=None)
 
 
 def isolating(cluster: Cluster, pod: Pod, direction: Direction) -> list[Policy]:

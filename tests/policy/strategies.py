@@ -145,22 +145,29 @@ def named_ports() -> st.SearchStrategy[tuple[NamedPort, ...]]:
     return st.sets(one, max_size=3).map(lambda found: tuple(sorted(found)))
 
 
+_any_address = st.sampled_from(POD_ADDRESSES)
+
+
 @st.composite
-def pods(draw: st.DrawFn, addresses: st.SearchStrategy[Address] | None = None) -> Pod:
-    """Of one or two addresses; of twelve one is in the node's network, one finished, one starts: they have none."""
-    state = draw(st.sampled_from(("host", "finished", "starts", *["runs"] * 9)))
-    own = draw(st.lists(addresses or st.sampled_from(POD_ADDRESSES), min_size=1, max_size=2, unique=True))
+def pods(draw: st.DrawFn, addresses: st.SearchStrategy[Address] = _any_address) -> Pod:
+    """Of one or two addresses; of twelve one is in the node's network, one finished, one starts: they have none.
+
+    Of the addresses of the others a third is only announced.
+    """
+    state = draw(st.sampled_from(("host", "finished", "starts", *["runs"] * 6, *["announced"] * 3)))
+    own = draw(st.lists(addresses, min_size=1, max_size=2, unique=True))
     return Pod(
         f"uid-{draw(st.integers(0, 9))}",
         draw(homes),
         draw(st.sampled_from(("1", "2", "3", "4"))),
         draw(labels),
-        tuple(own) if state == "runs" else (),
+        tuple(own) if state in ("runs", "announced") else (),
         draw(named_ports()),
         draw(st.sampled_from(("n1", "n2"))),
         draw(st.sampled_from(("", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"))),
         state == "host",
         state == "finished",
+        state == "announced",
     )
 
 

@@ -538,7 +538,9 @@ def test_point_23_all_addresses_count(status: Any, expected: list[str]) -> None:
         "metadata": {"name": "a", "annotations": {"cni-py.dev/addresses": "10.9.9.9, fd09::9"}},
         "status": status,
     }
-    assert pod(document).addresses == tuple(map(ip_address, expected))
+    value = pod(document)
+    assert value.addresses == tuple(map(ip_address, expected))
+    assert value.announced == ("10.9.9.9" in expected)
 
 
 @pytest.mark.parametrize(

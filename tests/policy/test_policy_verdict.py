@@ -320,6 +320,9 @@ def test_point_21_an_address_is_the_younger_pods() -> None:
     by_app = {"podSelector": app("web"), "ingress": [{"from": [{"podSelector": app("api")}]}]}
     assert passes(cluster(dict(by_app), extra=(older,)), "10.0.0.6")
     assert not passes(cluster(dict(by_app), extra=(younger, older)), "10.0.0.6")
+    younger["status"] = {}
+    younger["metadata"]["annotations"] = {"cni-py.dev/addresses": "10.0.0.6"}  # which anybody may write
+    assert passes(cluster(dict(by_app), extra=(younger, older)), "10.0.0.6")
 
 
 def test_point_23_each_family_by_itself() -> None:
