@@ -84,8 +84,8 @@ def ours(place: Place) -> tuple[list[str], list[str]]:
             continue  # no configuration, or none that a runtime could read
         if "cni-py" in types:
             mine.append(name)
-        elif "cni-py-ipam" in types:
-            users.append(name)
+        elif used := types & {"cni-py-ipam", "cni-py-policy"}:
+            users.append(f"{name}, which uses {' and '.join(sorted(used))}")
     return mine, users
 
 

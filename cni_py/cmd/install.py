@@ -11,7 +11,7 @@ from cni_py.model.errors import IOFailureError, TryAgainError
 from cni_py.spec import frame
 from cni_py.store.placing import Content, Place, opened
 
-NAMES = ("cni-py", "cni-py-ipam")
+NAMES = ("cni-py", "cni-py-ipam", "cni-py-policy")
 LOOPBACK = "loopback"
 _MARK = frame.SOCKET.encode()  # what every forwarder of ours has in it, of whichever release
 _BETWEEN_SECONDS = 0.1

@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_py.cmd import overlay_leftovers
+from cni_py.cmd import overlay_leftovers, policy_leftovers
 from cni_py.cni.firewall import LAYOUTS
 from cni_py.ipam.config import DATA_DIR
 from cni_py.kernel import nft, rtnl
@@ -55,6 +55,7 @@ def sweep(where: Places, *, force: bool, say: Say) -> None:
     serves = agent_serves()
     if not serves:  # it would put all back
         overlay_leftovers.remove(say)
+        policy_leftovers.remove(say)
         for path in _matching(Path(STATE_DIR), "nodes", ".nodes.new"):
             _remove(path, say)
     for path in (*_lease_files(where), *_state_files(where)):
@@ -69,6 +70,7 @@ def look(where: Places) -> list[str]:
     found = [f"device {name}" for name in _links()]
     found += [f"nftables table {table}" for table in _tables()]
     found += overlay_leftovers.look()
+    found += policy_leftovers.look()
     found += [str(path) for path in _matching(Path(STATE_DIR), "nodes")]
     found += [f"{path}/{name}: leased" for path in _networks(where) for name in _leases(path)]
     found += [str(path) for path in _lease_files(where)]

@@ -106,7 +106,7 @@ def look(target: Target, places: leftovers.Places) -> list[str]:
         with opened(target.conf_dir) as place:
             mine, users = ours(place)
         found += [f"{target.conf_dir}/{name}" for name in mine]
-        found += [f"{target.conf_dir}/{name}, which uses cni-py-ipam: remove it, or give it another" for name in users]
+        found += [f"{target.conf_dir}/{user}: remove it, or give it another" for user in users]
     if _is_there(target.bin_dir):
         with opened(target.bin_dir) as place:
             found += [f"{target.bin_dir}/{name}" for name in _binaries(place)]

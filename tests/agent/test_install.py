@@ -16,7 +16,7 @@ from netns.snapshot import node, settled
 from cni_py.spec import frame
 
 SHIPPED = (ROOT / "conf/10-cni-py.conflist").read_bytes()
-NAMES = ["cni-py", "cni-py-ipam", "loopback"]
+NAMES = ["cni-py", "cni-py-ipam", "cni-py-policy", "loopback"]
 
 
 def cni_py(*arguments: str | Path, expected: int = 0) -> str:

@@ -121,7 +121,7 @@ def setup(tmp_path: Path) -> Iterator[Setup]:
         os.close(fd)
 
 
-def filter_bridges(wanted: bool) -> None:  # noqa: FBT001  # the test's parameter
+def filter_bridges(wanted: bool) -> None:
     """IP's hooks see what is bridged, or do not; skips the test where this kernel cannot."""
     for name in ("iptables", "ip6tables"):
         if (BRIDGE_SYSCTLS / f"bridge-nf-call-{name}").exists():
