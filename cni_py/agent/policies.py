@@ -28,7 +28,7 @@ from cni_py.model.nft import AddElements, Operation
 from cni_py.model.nft_objects import Element
 from cni_py.model.policy import CIDR, DIRECTIONS, Address, Changes, Direction, Flow
 from cni_py.policy import table
-from cni_py.policy.compile import Compiled
+from cni_py.policy.compile import Compiled, set_of
 from cni_py.policy.index import Index
 from cni_py.policy.permit import denied
 from cni_py.policy.program import Edit, Program
@@ -213,6 +213,7 @@ class Policies:
                 self._load()
             else:
                 self._commit(edit)
+            self.conditions.replace("closed ", self._program.refused)
             self._changes += 1
             self._last_ms = round((time.perf_counter() - began) * 1e3, 3)
             self._lock.notify_all()
@@ -290,13 +291,12 @@ class Policies:
 
     def _load(self, *, strict: bool = False, closed_first: bool = False) -> Mended:
         """The whole table is as it should be; what failed is told and tried again."""
-        contents = self._program.contents()
-        chains = {one.chain: one.rules for one in contents.chains.values()}
         mended = Mended()
         try:
             if closed_first and not self._table.is_there():
-                self._table.load({one: contents.sets[one] for one in table.LOCAL.values()}, {})
-            mended = self._table.load(contents.sets, chains)
+                local = self._program.contents().sets
+                self._table.load({one: local[one] for one in table.LOCAL.values()}, {})
+            mended = self._write()
             addresses = self._program.addresses()
             self._revoker.look_at(addresses)
             self._table.commit(_dirty(addresses))
@@ -308,7 +308,25 @@ class Policies:
             self._loaded = True
             self._retry, self._patience = inf, _RETRY_SECONDS
             self.conditions.set("table", "")
+        self.conditions.replace("closed ", self._program.refused)
         return mended
+
+    def _write(self) -> Mended:
+        """The kernel has the whole table. Chains that it does not take are closed, for their pods alone."""
+        contents = self._program.contents()
+        try:
+            return self._table.load(contents.sets, {one.chain: one.rules for one in contents.chains.values()})
+        except CniPyError:
+            refused = {}
+            for name, one in contents.chains.items():
+                sets = {set_of(need): contents.sets[set_of(need)] for need in one.needs}
+                if problem := self._table.problem(sets, one.chain, one.rules):
+                    refused[name] = problem
+            if not refused:
+                raise
+        self._program.refuse(refused)
+        contents = self._program.contents()
+        return self._table.load(contents.sets, {one.chain: one.rules for one in contents.chains.values()})
 
     def _later(self, problem: str) -> None:
         self.conditions.set("table", problem)

@@ -4,11 +4,12 @@ The table is read back before it is mended, and only what differs is written, in
 agent changes nothing for packets, and what is right is left alone with its counts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cni_py.kernel import nft, nft_rules, nft_wire
 from cni_py.kernel.netlink import NetlinkSocket
+from cni_py.model.errors import CniPyError
 from cni_py.model.nft import (
     MARKER_PREFIX,
     AddChain,
@@ -46,11 +47,14 @@ class Mended:
 
 
 class PolicyTable:
-    """The table of `layout` in the namespace in which this is made. All methods raise CniPyError."""
+    """The table of `layout` in the namespace in which this is made. All methods raise CniPyError.
 
-    def __init__(self, layout: Layout) -> None:
+    `connect` is a seam, at which tests make the kernel fail.
+    """
+
+    def __init__(self, layout: Layout, connect: Callable[[], NetlinkSocket] = nft.connect) -> None:
         self._layout = layout
-        self._socket = nft.connect()
+        self._socket = connect()
 
     @property
     def socket(self) -> NetlinkSocket:
@@ -81,6 +85,19 @@ class PolicyTable:
     def differences(self, sets: Sets, chains: Chains) -> Mended:
         """What `load` would mend; nothing is changed."""
         return self._plan(sets, chains)[0]
+
+    def problem(self, sets: Sets, chain: Chain, rules: Sequence[Rule]) -> str:
+        """Why the kernel does not take a chain and the sets that it looks into; "" if it does, and has them now."""
+        there = self._set_names()
+        new = {one: tuple(elements.values()) for one, elements in sets.items() if one.name not in there}
+        operations: list[Operation] = [AddSet(one) for one in new]
+        operations += (AddElements(one, elements) for one, elements in new.items() if elements)
+        operations += [AddChain(chain), FlushChain(chain), *map(AddRule, rules)]
+        try:
+            self.commit(operations)
+        except CniPyError as error:
+            return error.message
+        return ""
 
     def packets(self, one: Set, key: tuple[Scalar, ...]) -> int:
         """The count of an element of a set that packets fill; 0 if it is not there."""

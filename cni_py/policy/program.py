@@ -27,6 +27,7 @@ from cni_py.policy.compile import Blocks, Compiled, Needed, compile_chain, set_o
 from cni_py.policy.index import Delta, Index, Move
 
 _Key = tuple[Scalar, ...] | Range
+_SPARE = 100  # chains that are remembered though no pod has them now
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Program:
         self._pods_of: dict[str, set[str]] = {}  # by chain
         self._chains_of: dict[Needed, set[str]] = {}
         self._needs_of: dict[Pods, set[Needed]] = {}
+        self.refused: dict[str, str] = {}  # chains that the kernel does not take, or we cannot make, and why
         self._compiled: dict[tuple[Direction, bool, tuple[str, ...]], tuple[tuple[Policy, ...], Compiled]] = {}
 
     def update(self, delta: Delta) -> Edit:
@@ -100,10 +102,16 @@ class Program:
         for key, local in after.items():
             self._acquire(key, local, draft)
         gone = self._release(before, after)
+        if len(self._compiled) > 2 * len(self._chains) + _SPARE:
+            used = {names: one for names, one in self._compiled.items() if one[1].chain.name in self._chains}
+            self._compiled = used
         for pods, moves in delta.moves.items():
             self._move(pods, moves, draft)
         for key, local in after.items():
             self._replace(key, before[key], local, draft)
+        if self.refused:
+            wanted = {self._wanted(key, one) for key in self._pods for one in DIRECTIONS}
+            self.refused = {name: why for name, why in self.refused.items() if name in wanted}
         return Edit(tuple(self._operations(draft, gone)), frozenset(draft.shrunk))
 
     def serve(self, cidrs: tuple[CIDR, ...]) -> tuple[Operation, ...]:
@@ -116,6 +124,12 @@ class Program:
             wanted = self._gate(local)
             operations += [FlushSet(local), *([AddElements(local, tuple(wanted.values()))] if wanted else [])]
         return tuple(operations)
+
+    def refuse(self, chains: Mapping[str, str]) -> None:
+        """The kernel does not take these chains, and why: the pods that have them are closed in that direction."""
+        self.refused.update(chains)
+        concerned = {key for chain in chains for key in self._pods_of.get(chain, ())}
+        self.update(Delta(pods=concerned))
 
     def contents(self) -> Contents:
         """All that is to be in the table."""
@@ -164,11 +178,24 @@ class Program:
         names = direction, audit, tuple(one.key for one in policies)
         known = self._compiled.get(names)
         if known is None or any(one is not other for one, other in zip(known[0], policies, strict=True)):
-            known = self._compiled[names] = (
-                policies,
-                compile_chain(policies, direction, audit=audit, versions=self._versions),
-            )
-        return known[1]
+            known = self._compiled[names] = policies, self._compile(policies, direction, audit=audit)
+        return known[1] if known[1].chain.name not in self.refused else _closed(direction)
+
+    def _wanted(self, key: str, direction: Direction) -> str:
+        """By what name the chain of a pod would be refused."""
+        policies, audit = self._index.policies_of(key, direction)
+        names = tuple(one.key for one in policies)
+        known = self._compiled.get((direction, audit, names))
+        failed = _label(direction, names)
+        return failed if known is None or failed in self.refused else known[1].chain.name
+
+    def _compile(self, policies: tuple[Policy, ...], direction: Direction, *, audit: bool) -> Compiled:
+        try:
+            return compile_chain(policies, direction, audit=audit, versions=self._versions)
+        except Exception as error:  # noqa: BLE001  # a bug of ours neither lets packets pass nor fails other pods
+            label = _label(direction, tuple(one.key for one in policies))
+            self.refused[label] = f"unexpected {type(error).__name__}: {error}"
+            return _closed(direction)
 
     def _acquire(self, key: str, local: _Local, draft: _Draft) -> None:
         for chain in local.chains:
@@ -271,6 +298,15 @@ class Program:
         yield from (FlushChain(one.chain) for one in chains)
         yield from (DeleteChain(one.chain) for one in chains)
         yield from (DeleteSet(set_of(one)) for one in needs)
+
+
+def _label(direction: Direction, names: tuple[str, ...]) -> str:
+    return f"{direction} of {', '.join(names)}"
+
+
+def _closed(direction: Direction) -> Compiled:
+    """A chain that lets nothing pass."""
+    return compile_chain((), direction, audit=False)
 
 
 def _own_elements(local: _Local) -> Iterable[tuple[Set, Element]]:
