@@ -1,6 +1,7 @@
 """The last good view of a source as bytes: a node that boots while the source is away still knows its peers.
 
-A line of JSON for the whole, then one for each node: thousands of them are never there as one document.
+A line of JSON for the whole, then one for each node: thousands of them are never there as one document,
+nor are all of their lines.
 """
 
 import json
@@ -16,9 +17,10 @@ VERSION = 1
 
 def dump(nodes: Mapping[str, Node], cluster: str) -> bytes:
     """The nodes of a cluster."""
-    lines = [json.dumps({"version": VERSION, "cluster": cluster})]
-    lines += [json.dumps([name, one.uid, one.since, render(one, cidrs=True)]) for name, one in nodes.items()]
-    return "\n".join(lines).encode()
+    data = bytearray(json.dumps({"version": VERSION, "cluster": cluster}).encode())
+    for name, one in nodes.items():
+        data += f"\n{json.dumps([name, one.uid, one.since, render(one, cidrs=True)])}".encode()
+    return bytes(data)
 
 
 def load(data: bytes, cluster: str) -> dict[str, Node]:
