@@ -14,28 +14,25 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from math import inf
 from typing import Protocol
 
 from cni_py.agent.conditions import Conditions
+from cni_py.agent.policy_kernel import PolicyKernel
 from cni_py.agent.policy_metrics import Standing
-from cni_py.agent.revoke import Revoker
-from cni_py.kernel.policy_table import Mended, PolicyTable
+from cni_py.kernel.policy_table import Mended
 from cni_py.kernel.table_events import TableEvents
 from cni_py.model.attachment import Attachment, Key
 from cni_py.model.errors import CniPyError, TryAgainError
-from cni_py.model.nft import AddElements, Operation
-from cni_py.model.nft_objects import Element
-from cni_py.model.policy import CIDR, DIRECTIONS, Address, Changes, Direction, Flow
+from cni_py.model.policy import CIDR, Address, Changes, Direction, Flow
 from cni_py.policy import table
-from cni_py.policy.compile import Compiled, set_of
+from cni_py.policy.compile import Compiled
 from cni_py.policy.index import Index
 from cni_py.policy.permit import denied
 from cni_py.policy.program import Edit, Program
 
 AUDIT_SECONDS = 600.0
 SYNC_SECONDS = 8.0  # an ADD waits so long for the source's first word, and for its word about the pod
-_RETRY_SECONDS, _MOST_RETRY_SECONDS = 0.25, 30.0
+UID_SECONDS = 2.0  # and so long until a pod of that name is that very one
 _NOTHING = Changes({}, {}, {})
 _LOG = logging.getLogger("cni_py.agent")
 
@@ -95,16 +92,19 @@ class Policies:
         self._lock = threading.Condition()
         self.index = Index()
         self._program = Program(self.index, node, tuple(cidrs), versions)
-        self._table = PolicyTable(table.layout(guards_node=guards_node))
-        self._revoker = Revoker(self._judgement, lambda ended: count("connection", ended))
-        self._events = TableEvents(table.TABLE.name, (self._table.socket.port, self._revoker.port))
         self.conditions = Conditions()
+        self._kernel = PolicyKernel(
+            self._program,
+            self._judgement,
+            lambda number: count("connection", number),
+            lambda: os.eventfd_write(self._wake, 1),
+            self.conditions,
+            guards_node=guards_node,
+        )
+        self._events = TableEvents(table.TABLE.name, self._kernel.ports)
         self._attached: dict[_Place, tuple[str, tuple[Address, ...]]] = {}
-        self._early: list[Changes] = []
         self._synced = False
-        self._loaded = False
         self._changes, self._last_ms = 0, 0.0
-        self._retry, self._patience = inf, _RETRY_SECONDS
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopped = False
         self._events.watch(self._wake)
@@ -115,7 +115,7 @@ class Policies:
         for one in attachments:
             self._attached[one.key, one.plugin] = _pod_of(one), _addresses(one)
         self._source.start(self)
-        self._revoker.start()
+        self._kernel.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -125,26 +125,25 @@ class Policies:
             self._stopped = True
         os.eventfd_write(self._wake, 1)
         self._thread.join()
-        self._revoker.stop()
+        self._kernel.stop()
         self._events.close()
-        self._table.close()
 
     @property
     def ports(self) -> tuple[int, int]:
         """The addresses of the sockets by which nftables are changed."""
-        return self._table.socket.port, self._revoker.port
+        return self._kernel.ports
 
     def standing(self) -> Standing:
         """How things are."""
         with self._lock:
             index = self.index
             return Standing(
-                self._loaded,
+                self._kernel.loaded,
                 len(index.pods),
                 len(self._program.pods()),
                 len(index.policies),
                 len(index.namespaces),
-                len(self._program.contents().chains),
+                self._program.size,
                 self._changes,
                 self._last_ms,
             )
@@ -174,24 +173,16 @@ class Policies:
     def verify(self) -> Mended:
         """How the kernel's table differs from what it should be; nothing is changed. Raises CniPyError."""
         with self._lock:
-            contents = self._program.contents()
-            return self._table.differences(contents.sets, {one.chain: one.rules for one in contents.chains.values()})
+            return self._kernel.verify()
 
     def denied_packets(self, flow: Flow) -> int:
         """How many packets of the flow the kernel dropped in the last five minutes."""
-        sets = table.DENIED if flow.protocol in table.WITH_PORTS else table.DENIED_PORTLESS
-        key = (
-            flow.source,
-            flow.destination,
-            flow.protocol,
-            *((flow.port,) if flow.protocol in table.WITH_PORTS else ()),
-        )
         with self._lock:
-            return sum(self._table.packets(sets[one, False][flow.source.version], key) for one in DIRECTIONS)
+            return self._kernel.denied_packets(flow)
 
     def is_settled(self) -> bool:
         """True if every connection is such as the policies allow."""
-        return self._revoker.is_idle()
+        return self._kernel.is_settled()
 
     def trouble(self, reason: str) -> None:
         """See PolicySink."""
@@ -209,24 +200,27 @@ class Policies:
             attached = {pod: self._addresses_of(pod) for pod, _ in self._attached.values()} if first else {}
             edit = self._program.update(self.index.apply(changes, attached))
             self._flaws(changes)
-            if first or not self._loaded:
-                self._load()
+            if first or not self._kernel.loaded:
+                self._kernel.load()
             else:
-                self._commit(edit)
+                self._kernel.commit(edit)
             self.conditions.replace("closed ", self._program.refused)
             self._changes += 1
             self._last_ms = round((time.perf_counter() - began) * 1e3, 3)
             self._lock.notify_all()
 
-    def is_expected(self, pod: str) -> bool:
+    def is_expected(self, pod: str, uid: str) -> bool:
         """True if `expect` would not wait."""
         with self._lock:
-            return self._loaded and not (pod and self._source.knows_pods and pod not in self.index.pods)
+            return self._kernel.loaded and (not pod or not self._source.knows_pods or self._is(pod, uid))
 
-    def expect(self, pod: str) -> None:
-        """The source has spoken, of that pod as well if it should know it. Raises TryAgainError."""
+    def expect(self, pod: str, uid: str) -> None:
+        """The source has spoken, of that pod as well if it should know it. Raises TryAgainError.
+
+        Of a pod by another uid it is taken to have spoken after a while: that of a static pod is not the API's.
+        """
         with self._lock:
-            if not self._lock.wait_for(lambda: self._loaded, SYNC_SECONDS):
+            if not self._lock.wait_for(lambda: self._kernel.loaded, SYNC_SECONDS):
                 raise TryAgainError(
                     "the policies of the pod are not known yet",
                     "the agent waits for its source of policies; see cni-py status",
@@ -240,24 +234,30 @@ class Policies:
                     f"the API server has not told of the pod {pod} yet, so its policies are not known",
                     "see that the agent may list pods, and that it reaches the API server",
                 )
+            if pod and self._source.knows_pods:
+                self._lock.wait_for(lambda: self._is(pod, uid), UID_SECONDS)
+
+    def _is(self, pod: str, uid: str) -> bool:
+        known = self.index.pods.get(pod)
+        return known is not None and uid in ("", known.uid)
 
     def serve(self, cidrs: Iterable[CIDR]) -> None:
         """The pods of this node have their addresses from these."""
         with self._lock:
             operations = self._program.serve(tuple(cidrs))
-            if self._loaded:
-                self._commit(Edit(operations))
+            if self._kernel.loaded:
+                self._kernel.commit(Edit(operations))
 
     def admit(self, attachment: Attachment) -> None:
         """The pod's policies are in the kernel, and from now on it may send and get. Raises CniPyError."""
         pod, addresses = _pod_of(attachment), _addresses(attachment)
         with self._lock:
-            if not self._loaded:
+            if not self._kernel.loaded:
                 raise TryAgainError("the policies of the pod are not in the kernel", "see cni-py status")
             self._attached[attachment.key, attachment.plugin] = pod, addresses
             delta = self.index.apply(_NOTHING, {pod: self._addresses_of(pod)})
             try:
-                self._commit(self._program.update(delta), strict=True)
+                self._kernel.commit(self._program.update(delta), strict=True)
             except CniPyError:
                 self._dismiss((attachment.key, attachment.plugin))
                 raise
@@ -273,66 +273,12 @@ class Policies:
         pod, _ = self._attached.pop(place, ("", ()))
         if pod:
             delta = self.index.apply(_NOTHING, {pod: self._addresses_of(pod) or None})
-            self._commit(self._program.update(delta))
+            self._kernel.commit(self._program.update(delta))
 
     def _addresses_of(self, pod: str) -> tuple[Address, ...]:
         """Of all attachments of a pod: an old sandbox may still be there when the new one comes."""
         found = (addresses for name, addresses in self._attached.values() if name == pod)
         return tuple(dict.fromkeys(one for addresses in found for one in addresses))
-
-    def _commit(self, edit: Edit, *, strict: bool = False) -> None:
-        """The edit is in the kernel; if it refuses, the whole table is tried. `strict`: raises if that fails too."""
-        self._revoker.look_at(edit.shrunk)
-        try:
-            self._table.commit((*edit.operations, *_dirty(edit.shrunk)))
-        except CniPyError as error:
-            _LOG.warning("the policy table is read anew, as a change was refused: %s", error.message)
-            self._load(strict=strict)
-
-    def _load(self, *, strict: bool = False, closed_first: bool = False) -> Mended:
-        """The whole table is as it should be; what failed is told and tried again."""
-        mended = Mended()
-        try:
-            if closed_first and not self._table.is_there():
-                local = self._program.contents().sets
-                self._table.load({one: local[one] for one in table.LOCAL.values()}, {})
-            mended = self._write()
-            addresses = self._program.addresses()
-            self._revoker.look_at(addresses)
-            self._table.commit(_dirty(addresses))
-        except CniPyError as error:
-            self._later(f"{error.message}; {error.details}" if error.details else error.message)
-            if strict:
-                raise
-        else:
-            self._loaded = True
-            self._retry, self._patience = inf, _RETRY_SECONDS
-            self.conditions.set("table", "")
-        self.conditions.replace("closed ", self._program.refused)
-        return mended
-
-    def _write(self) -> Mended:
-        """The kernel has the whole table. Chains that it does not take are closed, for their pods alone."""
-        contents = self._program.contents()
-        try:
-            return self._table.load(contents.sets, {one.chain: one.rules for one in contents.chains.values()})
-        except CniPyError:
-            refused = {}
-            for name, one in contents.chains.items():
-                sets = {set_of(need): contents.sets[set_of(need)] for need in one.needs}
-                if problem := self._table.problem(sets, one.chain, one.rules):
-                    refused[name] = problem
-            if not refused:
-                raise
-        self._program.refuse(refused)
-        contents = self._program.contents()
-        return self._table.load(contents.sets, {one.chain: one.rules for one in contents.chains.values()})
-
-    def _later(self, problem: str) -> None:
-        self.conditions.set("table", problem)
-        self._retry = time.monotonic() + self._patience
-        self._patience = min(2 * self._patience, _MOST_RETRY_SECONDS)
-        os.eventfd_write(self._wake, 1)
 
     def _flaws(self, changes: Changes) -> None:
         for key, policy in changes.policies.items():
@@ -356,7 +302,7 @@ class Policies:
     def _run(self) -> None:
         audit = time.monotonic() + AUDIT_SECONDS
         while True:
-            self._events.wait(min(audit, self._retry) - time.monotonic())
+            self._events.wait(min(audit, self._kernel.retry) - time.monotonic())
             with suppress(BlockingIOError):
                 os.eventfd_read(self._wake)
             with self._lock:
@@ -364,10 +310,10 @@ class Policies:
                     return
                 now = time.monotonic()
                 foreign = self._events.take()
-                if not self._synced or not (foreign or now >= min(audit, self._retry)):
+                if not self._synced or not (foreign or now >= min(audit, self._kernel.retry)):
                     continue
                 audit = now + AUDIT_SECONDS
-                mended = self._load(closed_first=True)
+                mended = self._kernel.load(closed_first=True)
                 if mended and foreign:
                     self._count("policy table", 1)
                     _LOG.warning(
@@ -377,13 +323,6 @@ class Policies:
                         mended.removed,
                     )
                 self._lock.notify_all()
-
-
-def _dirty(addresses: Iterable[Address]) -> tuple[Operation, ...]:
-    by_version: Mapping[int, list[Element]] = {version: [] for version in table.VERSIONS}
-    for one in addresses:
-        by_version[one.version].append(Element((one,)))
-    return tuple(AddElements(table.DIRTY[version], tuple(found)) for version, found in by_version.items() if found)
 
 
 def _pod_of(attachment: Attachment) -> str:

@@ -211,7 +211,7 @@ class Agent:
             return "not serving"
         if self.server.displaced():
             return f"another agent has taken {frame.SOCKET}"
-        if self._policy is not None and not self._policy.policies.is_expected(""):
+        if self._policy is not None and not self._policy.policies.is_expected("", ""):
             return "what the policies are is not known yet: see cni-py status"
         if self._nodes is not None and not self._nodes.standing.joined:
             return "the node is not joined to the others yet: see cni-py status"

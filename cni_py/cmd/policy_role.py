@@ -93,11 +93,11 @@ class PolicyGate:
     def __init__(self, policies: Policies, turn: Turn) -> None:
         self._policies, self._turn = policies, turn
 
-    def expect(self, pod: str) -> None:
+    def expect(self, pod: str, uid: str) -> None:
         """See Gate."""
-        if not self._policies.is_expected(pod):
+        if not self._policies.is_expected(pod, uid):
             with self._turn.released():
-                self._policies.expect(pod)
+                self._policies.expect(pod, uid)
 
     def admit(self, attachment: Attachment) -> None:
         """See Gate. Refuses an attachment whose packets to its neighbours no hook of IP would see."""
@@ -176,8 +176,9 @@ def _source(said: PolicySettings, name: str) -> PolicySource:
     if said.source == "files":
         return ManifestSource(said.directory)
     from cni_py.cluster.kube_access import in_cluster
-    from cni_py.cluster.kube_policies import KubePolicies
+    from cni_py.cluster.kube_policies import KubePolicies, Parsers
     from cni_py.cluster.kubeconfig import from_kubeconfig
 
     path = Path(said.kubeconfig)
-    return KubePolicies(from_kubeconfig(path, name, "") if said.kubeconfig else in_cluster(name, ""))
+    access = from_kubeconfig(path, name, "") if said.kubeconfig else in_cluster(name, "")
+    return KubePolicies(access, Parsers(objects.pod, objects.namespace, objects.policy))

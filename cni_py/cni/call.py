@@ -17,7 +17,7 @@ class OpenGate:
 
     enforces = False
 
-    def expect(self, pod: str) -> None:
+    def expect(self, pod: str, uid: str) -> None:
         """See Gate."""
 
     def admit(self, attachment: Attachment) -> None:

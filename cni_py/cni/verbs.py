@@ -23,7 +23,7 @@ from cni_py.model.ops import DelLink, ns_of
 from cni_py.model.persona import Persona
 from cni_py.model.ports import Kernel
 from cni_py.model.result import Result
-from cni_py.spec.args import pod_name
+from cni_py.spec.args import pod_name, pod_uid
 from cni_py.spec.request import Request
 from cni_py.spec.result import check_expressible, parse_result
 
@@ -33,7 +33,7 @@ def add(call: Call, node: Node) -> Result:
     request, conf = call.request, call.conf
     with node.kernels.container(request.netns, allow_own=request.netns_override) as kernel, Undo() as undo:
         collect_stale_boot(node)
-        node.gate.expect(pod_name(request.args))
+        node.gate.expect(pod_name(request.args), pod_uid(request.args))
         if call.persona in CHAINED:
             return _add_chained(call, node, kernel)
         _refuse_existing(call, node, kernel)

@@ -116,8 +116,8 @@ class Gate(Protocol):
     def enforces(self) -> bool:
         """True if there are any: a policy agent runs here."""
 
-    def expect(self, pod: str) -> None:
-        """What holds for the pod (NAMESPACE/NAME, "" if it is none) is known. May take seconds."""
+    def expect(self, pod: str, uid: str) -> None:
+        """What holds for the pod (NAMESPACE/NAME, "" if it is none; uid "" if not known) is known. May take seconds."""
 
     def admit(self, attachment: Attachment) -> None:
         """The policies of its pod are in the kernel; from now on, and not before, its packets pass as they say."""

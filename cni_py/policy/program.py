@@ -153,6 +153,11 @@ class Program:
         """The pods of this node that are in the table."""
         return frozenset(self._pods)
 
+    @property
+    def size(self) -> int:
+        """How many chains there are."""
+        return len(self._chains)
+
     def chains(self, key: str) -> tuple[Compiled | None, ...]:
         """The chains of a pod of this node, in the order of DIRECTIONS."""
         return self._pods.get(key, _Local()).chains

@@ -14,9 +14,17 @@ def pod_name(args: str) -> str:
 
     What is no name that Kubernetes gives is none: it is looked up among the pods, and nothing is made of it.
     """
-    values = dict(pair.split("=", 1) for pair in args.split(";") if "=" in pair)
-    names = [values.get(name, "") for name in _POD_ARGS]
+    names = [_value(args, name) for name in _POD_ARGS]
     return "/".join(names) if all(map(_DNS_NAME.fullmatch, names)) else ""
+
+
+def pod_uid(args: str) -> str:
+    """The uid of the pod in CNI_ARGS, which is compared and no more; "" where there is none."""
+    return _value(args, "K8S_POD_UID")
+
+
+def _value(args: str, key: str) -> str:
+    return next((pair[len(key) + 1 :] for pair in args.split(";") if pair.startswith(f"{key}=")), "")
 
 
 def parse_args(args: str, known: Container[str]) -> dict[str, str]:

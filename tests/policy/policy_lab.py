@@ -1,6 +1,6 @@
-"""A node with seven pods on routed links, and what of all that they send each other arrives: real packets of a matrix.
+"""A node with nine pods on routed links, and what of all that they send each other arrives: real packets of a matrix.
 
-The node is the test's own namespace. Pod k has 10.0.0.k and fd00::k, k from 1 to 7, as the strategies' pods have.
+The node is the test's own namespace. Pod k has 10.0.0.k and fd00::k, k from 1 to 9.
 """
 
 import os
@@ -19,7 +19,7 @@ from netns.nat_lab import ip, sysctl
 from cni_py.kernel import netns
 from cni_py.model.policy import ICMP, ICMPV6, SCTP, TCP, UDP, Address, Flow
 
-NUMBERS = range(1, 8)
+NUMBERS = range(1, 10)
 PORTS = (79, 80, 443)
 PATIENCE_S = 5.0
 ABSENT_S = 0.05

@@ -29,7 +29,7 @@ FLOW4, FLOW6 = (
 
 @pytest.fixture
 def place() -> Iterator[Lab]:
-    """A node with seven pods."""
+    """A node with nine pods."""
     with lab() as made:
         yield made
 

@@ -93,7 +93,7 @@ def allow(*apps: str, port: int = 80, name: str = "allow") -> Policy:
 
 @pytest.fixture
 def place() -> Iterator[Lab]:
-    """A node with seven pods."""
+    """A node with nine pods."""
     with lab() as made:
         yield made
 
@@ -159,7 +159,7 @@ def test_closed_until_admitted(place: Lab) -> None:
         arrived = place.matrix(set())
         assert arrived
         assert not any(address(1, version) in (one.source, one.destination) for one in arrived for version in (4, 6))
-        policies.expect("shop/p1")
+        policies.expect("shop/p1", "")
         policies.admit(attached(1, "shop/p1"))
         assert place.matrix(set(place.flows())) == set(place.flows())
         assert source.announced == [("shop/p1", (address(1, 4), address(1, 6)))]
@@ -185,15 +185,22 @@ def test_waits_for_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(role, "SYNC_SECONDS", 0.05)
     with running(knows_pods=True) as (policies, source, _):
         with pytest.raises(TryAgainError, match="not known yet"):
-            policies.expect("shop/p1")
+            policies.expect("shop/p1", "")
         source.say()
         with pytest.raises(TryAgainError, match="shop/p1"):
-            policies.expect("shop/p1")
+            policies.expect("shop/p1", "")
         monkeypatch.setattr(role, "SYNC_SECONDS", PATIENCE_S)
         later = threading.Timer(0.05, lambda: source.say(Pod("u1", "shop", "p1", {})))
         later.start()
-        policies.expect("shop/p1")
+        policies.expect("shop/p1", "")
         later.join()
+        assert policies.is_expected("shop/p1", "u1")
+        assert not policies.is_expected("shop/p1", "u2")
+        later = threading.Timer(0.05, lambda: source.say(Pod("u2", "shop", "p1", {})))
+        later.start()
+        policies.expect("shop/p1", "u2")  # a pod of that name that is gone was known
+        later.join()
+        assert policies.is_expected("shop/p1", "u2")
 
 
 def test_revoked(place: Lab) -> None:

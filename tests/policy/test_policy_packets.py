@@ -1,4 +1,4 @@
-"""Real packets on a real kernel against the oracle: all flows between seven pods under policies of every shape."""
+"""Real packets on a real kernel against the oracle: all flows between nine pods under policies of every shape."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ LAYOUT = table.layout(guards_node=True)
 
 @pytest.fixture
 def place() -> Iterator[Lab]:
-    """A node with seven pods."""
+    """A node with nine pods."""
     with lab() as made:
         yield made
 

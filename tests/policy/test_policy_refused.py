@@ -7,7 +7,7 @@ import pytest
 from policy.policy_lab import NUMBERS, Lab, lab
 from policy.test_policies import allow, pod, running, tcp
 
-from cni_py.agent import policies as role
+from cni_py.agent import policy_kernel
 from cni_py.kernel.netlink import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
 from cni_py.kernel.policy_table import PolicyTable
 from cni_py.model.nft import Layout
@@ -21,7 +21,7 @@ BAD = b"shop/bad"
 
 @pytest.fixture
 def place() -> Iterator[Lab]:
-    """A node with seven pods."""
+    """A node with nine pods."""
     with lab() as made:
         yield made
 
@@ -43,7 +43,7 @@ def test_kernel_refuses(place: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def table(layout: Layout) -> PolicyTable:
         return PolicyTable(layout, lambda: Refusing(NETLINK_NETFILTER))
 
-    monkeypatch.setattr(role, "PolicyTable", table)
+    monkeypatch.setattr(policy_kernel, "PolicyTable", table)
     web, other = pod(1, "web"), pod(3)
     bad_one = Policy("shop", "bad", allow("x").pods, (Rule(),))  # everything may come in
     with running() as (policies, source, _):
