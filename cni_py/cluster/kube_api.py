@@ -165,7 +165,7 @@ class KubeApi:
                 todo = "see that the token or client certificate is of this cluster and has not expired"
             case 403:
                 what = f"{server} does not allow it (403): {said}"
-                todo = "grant it by RBAC, docs/peers-kubernetes.md has the ClusterRole"
+                todo = "grant it by RBAC: docs/peers-kubernetes.md and policies-kubernetes.md have the ClusterRoles"
             case 429 | 503 | 504:
                 what = f"{server} is too busy ({status}): {said}"
                 todo = "it is asked again"

@@ -137,6 +137,10 @@ class Reflector(Generic[T]):
                 pause.reset()
             await asyncio.sleep(max(wait, pause.next()))
 
+    def get(self, name: str) -> T | Unreadable | None:
+        """What is there under the name, as far as it is known."""
+        return self._known.get(name, ("", None))[1]
+
     async def _list(self) -> None:
         """Everything, in pages. A version that got too old between two of them raises ApiError."""
         fresh: dict[str, tuple[str, T | Unreadable]] = {}

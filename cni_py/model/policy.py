@@ -14,6 +14,7 @@ CIDR = IPv4Network | IPv6Network
 Direction = Literal["ingress", "egress"]
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
 
+ADDRESSES_ANNOTATION = "cni-py.dev/addresses"  # of a Pod, from its node's agent, until its kubelet reports
 DIRECTIONS: tuple[Direction, Direction] = ("ingress", "egress")
 TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
 PROTOCOL_NAMES = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP", ICMP: "ICMP", ICMPV6: "ICMPv6"}
@@ -171,10 +172,10 @@ class NamedPort:
 class Pod:
     """A pod. `addresses` are those of its own network namespace: none as long as it has none, or with the node's.
 
-    A pod that has `finished` (phase Succeeded or Failed) has none either: they may be another pod's already. `announced`:
-    its node's agent told of the addresses, by an annotation, and its status does not yet. An address that two claim is
-    that one's whose status has it, then that one's which was `created` (as the API writes times) later. `flaws`: what
-    of its addresses and ports was not understood, in words.
+    A pod that has `finished` (phase Succeeded or Failed) has none either: they may be another pod's already.
+    `announced`: its node's agent told of the addresses, by an annotation, and its status does not yet. An address that
+    two claim is that one's whose status has it, then that one's which was `created` (as the API writes times) later.
+    `flaws`: what of its addresses and ports was not understood, in words.
     """
 
     uid: str

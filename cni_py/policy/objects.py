@@ -12,13 +12,22 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from cni_py.model.errors import DecodeError
-from cni_py.model.policy import DIRECTIONS, Address, Direction, NamedPort, Namespace, Pod, Policy, Rule
+from cni_py.model.policy import (
+    ADDRESSES_ANNOTATION,
+    DIRECTIONS,
+    Address,
+    Direction,
+    NamedPort,
+    Namespace,
+    Pod,
+    Policy,
+    Rule,
+)
 from cni_py.policy.plain import Document, Flaws, listed, mapping, shown, text, unknown
 from cni_py.policy.rules import port_name, port_number, protocol, rules
 from cni_py.policy.selectors import labels, selector
 
 AUDIT = "cni-py.dev/audit"
-ADDRESSES = "cni-py.dev/addresses"
 NAME_LABEL = "kubernetes.io/metadata.name"
 DEFAULT_NAMESPACE = "default"
 _MOST_ADDRESSES = 16
@@ -66,9 +75,9 @@ def namespace(document: object) -> Namespace:
 def pod(document: object) -> Pod:
     """A Pod (v1). Raises DecodeError if its metadata, its phase or spec.hostNetwork are not understood.
 
-    Read: metadata.namespace, name, uid, creationTimestamp, labels, annotations[ADDRESSES]; spec.nodeName, hostNetwork,
-    containers and initContainers with ports[].name, protocol, containerPort; status.phase, podIPs[].ip, podIP,
-    hostIPs[].ip, hostIP.
+    Read: metadata.namespace, name, uid, creationTimestamp, labels, annotations[ADDRESSES_ANNOTATION]; spec.nodeName,
+    hostNetwork, containers and initContainers with ports[].name, protocol, containerPort; status.phase, podIPs[].ip,
+    podIP, hostIPs[].ip, hostIP.
     Without a uid its key is one. The annotation counts until the status has addresses: the kubelet reports them late.
     """
     root = mapping(document, "the pod")
@@ -182,9 +191,11 @@ def _ips(status: Document, many: str, one: str, flaws: Flaws) -> Iterator[Addres
 
 def _announced(metadata: Document, flaws: Flaws) -> Iterator[Address]:
     annotations = metadata.get("annotations")
-    value = annotations.get(ADDRESSES) if isinstance(annotations, Mapping) else None
+    value = annotations.get(ADDRESSES_ANNOTATION) if isinstance(annotations, Mapping) else None
     if isinstance(value, str):
-        yield from _read_addresses(value.split(",", _MOST_ADDRESSES), f"metadata.annotations: {ADDRESSES}", flaws)
+        yield from _read_addresses(
+            value.split(",", _MOST_ADDRESSES), f"metadata.annotations: {ADDRESSES_ANNOTATION}", flaws
+        )
 
 
 def _read_addresses(values: list[object] | list[str], where: str, flaws: Flaws) -> Iterator[Address]:

@@ -1,7 +1,8 @@
-"""An API server of Kubernetes that behaves as a test wants, also badly: HTTPS on 127.0.0.1, Nodes only.
+"""An API server of Kubernetes that behaves as a test wants, also badly: HTTPS on 127.0.0.1, a few kinds of objects.
 
-What it has is in `nodes`. Each request of a kind takes the next step of the script of that kind, and when there is none
-does what a good server does. It notes all that it was asked.
+What it has is in `objects`, by path. Each request of a kind takes the next step of the script of that kind, and when
+there is none does what a good server does. It notes all that it was asked. The kind is initial, list, watch or patch,
+for other objects than Nodes with the path behind it, as in "watch /api/v1/pods".
 """
 
 import asyncio
@@ -19,6 +20,13 @@ import trustme
 from aiohttp import web
 
 WAIT_S = 30
+NODES = "/api/v1/nodes"
+PATHS = {
+    "Node": NODES,
+    "Pod": "/api/v1/pods",
+    "Namespace": "/api/v1/namespaces",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/networkpolicies",
+}
 Step = Callable[["FakeApi", web.Request], Awaitable[web.StreamResponse]]
 Json = dict[str, Any]
 
@@ -39,10 +47,11 @@ def node(name: str, cidr: str = "", annotation: str | None = None, *, uid: str =
 
 
 class FakeApi:
-    """Serves from `with` on. `asked` gets (kind, query) of each request: initial, list, watch, patch."""
+    """Serves from `with` on. `asked` gets (kind, query) of each request."""
 
     def __init__(self, directory: Path) -> None:
-        self.nodes: dict[str, Json] = {}
+        self.objects: dict[str, dict[str, Json]] = {path: {} for path in PATHS.values()}
+        self.nodes = self.objects[NODES]
         self.version = 10
         self.token = "first"  # noqa: S105  # a test's
         self.asked: queue.Queue[tuple[str, Json]] = queue.Queue()
@@ -50,7 +59,7 @@ class FakeApi:
         self.ca = directory / "ca.crt"
         self.token_file = directory / "token"
         self.token_file.write_text("first\n")
-        self._watchers: list[asyncio.Queue[bytes | None]] = []
+        self._watchers: dict[str, list[asyncio.Queue[bytes | None]]] = {path: [] for path in PATHS.values()}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._runner: web.AppRunner | None = None
@@ -102,24 +111,24 @@ class FakeApi:
                 return query
 
     def put(self, object_: Json) -> None:
-        """A Node is there, or is as it is now."""
-        name = object_["metadata"]["name"]
-        self.emit("MODIFIED" if name in self.nodes else "ADDED", object_)
-        self.nodes[name] = object_
+        """An object is there, or is as it is now."""
+        objects = self.objects[PATHS[object_["kind"]]]
+        self.emit("MODIFIED" if _key(object_) in objects else "ADDED", object_)
+        objects[_key(object_)] = object_
 
-    def delete(self, name: str) -> None:
-        """A Node is gone."""
-        self.emit("DELETED", self.nodes.pop(name))
+    def delete(self, name: str, path: str = NODES) -> None:
+        """An object is gone."""
+        self.emit("DELETED", self.objects[path].pop(name))
 
     def emit(self, kind: str, object_: Json) -> None:
-        """All watches get the event, whatever is there."""
+        """All watches of its kind get the event, whatever is there."""
         self.version += 1
         object_["metadata"]["resourceVersion"] = str(self.version)
-        self.raw(event(kind, object_))
+        self.raw(event(kind, object_), PATHS[object_["kind"]])
 
-    def raw(self, data: bytes | None) -> None:
-        """All watches get the bytes; None ends them."""
-        self.call(self._raw(data))
+    def raw(self, data: bytes | None, path: str = NODES) -> None:
+        """All watches of the path get the bytes; None ends them."""
+        self.call(self._raw(data, path))
 
     def down(self) -> None:
         """It does not listen any more, and its connections are cut."""
@@ -129,8 +138,8 @@ class FakeApi:
         """It is there again, on the same port."""
         self.call(self._start())
 
-    async def _raw(self, data: bytes | None) -> None:
-        for watcher in self._watchers:
+    async def _raw(self, data: bytes | None, path: str) -> None:
+        for watcher in self._watchers[path]:
             watcher.put_nowait(data)
 
     async def _start(self) -> None:
@@ -140,8 +149,10 @@ class FakeApi:
             self.authority.configure_trust(context)
             context.verify_mode = ssl.CERT_REQUIRED
         application = web.Application()
-        application.router.add_get("/api/v1/nodes", self._get)
+        for path in PATHS.values():
+            application.router.add_get(path, self._get)
         application.router.add_patch("/api/v1/nodes/{name}/status", self._patch)
+        application.router.add_patch("/api/v1/namespaces/{namespace}/pods/{name}/status", self._patch_pod)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1, handle_signals=False)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=context, reuse_address=True)
@@ -149,8 +160,8 @@ class FakeApi:
         self.port = self._runner.addresses[0][1]
 
     async def _stop(self) -> None:
-        for watcher in self._watchers:
-            watcher.put_nowait(None)
+        for path in self._watchers:
+            await self._raw(None, path)
         if self._runner is not None and self._runner.server is not None:
             for connection in self._runner.server.connections:
                 if connection.transport is not None:
@@ -162,34 +173,39 @@ class FakeApi:
     async def _get(self, request: web.Request) -> web.StreamResponse:
         query = dict(request.query)
         kind = "list" if "watch" not in query else "initial" if "sendInitialEvents" in query else "watch"
+        if request.path != NODES:
+            kind += f" {request.path}"
         self.asked.put((kind, query))
         if request.headers.get("Authorization") != f"Bearer {self.token}":
             return status(401)
         if self.scripts[kind]:
             return await self.scripts[kind].popleft()(self, request)
-        return await (self.page(request) if kind == "list" else self.watch(request, *self.initial(kind)))
+        return await (self.page(request) if kind.startswith("list") else self.watch(request, *self.initial(request)))
 
-    def initial(self, kind: str) -> list[bytes]:
+    def initial(self, request: web.Request) -> list[bytes]:
         """What a watch begins with: everything and a bookmark, or nothing."""
-        if kind != "initial":
+        if "sendInitialEvents" not in request.query:
             return []
-        return [*(event("ADDED", one) for one in self.nodes.values()), bookmark(self.version, complete=True)]
+        objects = self.objects[request.path].values()
+        return [*(event("ADDED", one) for one in objects), bookmark(self.version, complete=True)]
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """A list, two Nodes a page."""
+        """A list, two objects a page."""
         begin = int(request.query.get("continue", "0"))
-        names = sorted(self.nodes)
+        objects = self.objects[request.path]
+        names = sorted(objects)
         metadata = {"resourceVersion": str(self.version)}
         if begin + 2 < len(names):
             metadata["continue"] = str(begin + 2)
-        items = [self.nodes[name] for name in names[begin : begin + 2]]
-        return web.json_response({"kind": "NodeList", "metadata": metadata, "items": items})
+        items = [objects[name] for name in names[begin : begin + 2]]
+        return web.json_response({"kind": "List", "metadata": metadata, "items": items})
 
     async def watch(self, request: web.Request, *begin: bytes, then: bool = True) -> web.StreamResponse:
         """The bytes, then what is emitted; or with `then=False` the end."""
         response = web.StreamResponse()
         events: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._watchers.append(events)  # before anybody can know that the watch is there
+        watchers = self._watchers[request.path]
+        watchers.append(events)  # before anybody can know that the watch is there
         try:
             await response.prepare(request)
             for one in begin:
@@ -199,7 +215,7 @@ class FakeApi:
         except ConnectionResetError:
             pass
         finally:
-            self._watchers.remove(events)
+            watchers.remove(events)
         return response
 
     async def _patch(self, request: web.Request) -> web.StreamResponse:
@@ -215,8 +231,34 @@ class FakeApi:
         self.version += 1
         object_["metadata"]["resourceVersion"] = str(self.version)
         self.nodes[request.match_info["name"]] = object_
-        await self._raw(event("MODIFIED", object_))
+        await self._raw(event("MODIFIED", object_), NODES)
         return web.json_response(object_)
+
+    async def _patch_pod(self, request: web.Request) -> web.StreamResponse:
+        body = json.loads(await request.read())
+        path, key = PATHS["Pod"], f"{request.match_info['namespace']}/{request.match_info['name']}"
+        self.asked.put((f"patch {path}", {"type": request.content_type, "pod": key, **body["metadata"]}))
+        if self.scripts[f"patch {path}"]:
+            return await self.scripts[f"patch {path}"].popleft()(self, request)
+        if key not in self.objects[path]:
+            return status(404)
+        object_ = deepcopy(self.objects[path][key])
+        if body["metadata"].get("uid", object_["metadata"]["uid"]) != object_["metadata"]["uid"]:
+            return status(422, "metadata.uid: field is immutable")
+        object_["metadata"]["annotations"] = {
+            **object_["metadata"].get("annotations", {}),
+            **body["metadata"]["annotations"],
+        }
+        self.version += 1
+        object_["metadata"]["resourceVersion"] = str(self.version)
+        self.objects[path][key] = object_
+        await self._raw(event("MODIFIED", object_), path)
+        return web.json_response(object_)
+
+
+def _key(object_: Json) -> str:
+    metadata = object_["metadata"]
+    return f"{metadata['namespace']}/{metadata['name']}" if "namespace" in metadata else str(metadata["name"])
 
 
 def event(kind: str, object_: Json) -> bytes:

@@ -272,7 +272,7 @@ def test_what_rbac_does_not_allow_is_said(api: FakeApi) -> None:
         source.publish(OWN)
         reason = told.troubled("(403)")
         assert said in reason
-        assert "docs/peers-kubernetes.md has the ClusterRole" in reason
+        assert "docs/peers-kubernetes.md" in reason
         put(api, 2)
         assert told.until(lambda view: "n2" in view.nodes)
         assert api.next("patch")["metadata"]
@@ -384,7 +384,7 @@ def test_a_client_certificate_is_shown(api: FakeApi) -> None:
     async def who(server: FakeApi, request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         names.append(request.transport.get_extra_info("peercert"))
-        return await server.watch(request, *server.initial("initial"))
+        return await server.watch(request, *server.initial(request))
 
     api.demand_certificates()
     api.script("initial", who)
