@@ -135,7 +135,7 @@ class Joined:
             holder.kill()
             holder.wait()
 
-    def cni(self, command: str, container: str, config: Mapping[str, Any], status: int = 0) -> Any:
+    def cni(self, command: str, container: str, config: Mapping[str, Any], status: int = 0, args: str = "") -> Any:
         """What the plugin answers to a call for the namespace of that name, on the node, and ends with that status."""
         assert self.agent is not None
         environ = {
@@ -143,6 +143,7 @@ class Joined:
             "CNI_CONTAINERID": container,
             "CNI_IFNAME": "eth0",
             "CNI_NETNS": f"/run/netns/{container}",
+            "CNI_ARGS": args,
             "CNI_PATH": str(PROGRAM.parent),
             "PATH": os.environ["PATH"],
         }
