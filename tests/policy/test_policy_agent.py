@@ -223,7 +223,7 @@ def test_agent_comes_and_goes(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("closed", ["egress", "ingress", "neither"])
-def test_no_packet_slips_through(setup: Setup, closed: str) -> None:
+def test_no_packet_slips_through(setup: Setup, closed: str, request: pytest.FixtureRequest) -> None:
     """A pod sends without pause from before its interface is there. Denied, not one packet arrives, in 300 starts.
 
     Agents are killed and started meanwhile. That the probe would see a packet: it does where nothing is denied.
@@ -234,7 +234,7 @@ def test_no_packet_slips_through(setup: Setup, closed: str) -> None:
         "neither": policy("none", {"podSelector": {"matchLabels": {"app": "other"}}}),
     }[closed]
     setup.say("all", namespace("shop"), pod("web", app="web"), pod("db", app="db"), deny)
-    starts = 20 if closed == "neither" else 300
+    starts = 21 if closed == "neither" else request.config.getoption("starts")
     with setup.agent():
         db = setup.attach("db")
     server = db.listen(4, "udp", 9)

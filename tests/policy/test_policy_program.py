@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from policy import strategies as make
 from policy.simulator import Table
@@ -21,6 +21,7 @@ from cni_py.policy.verdict import Side, judge
 
 LAYOUT = table.layout(guards_node=True)
 NODE = "n1"
+_FLOWS_OF_A_CLUSTER = 600  # about
 
 
 def everything(cluster: Cluster) -> Changes:
@@ -53,19 +54,27 @@ def expected(cluster: Cluster, flow: Flow) -> tuple[bool, set[str]]:
     return passes, noted
 
 
-def compare(cluster: Cluster) -> None:
-    """Compare all flows between all pods of a cluster, and others: allowed, denied, and noted as audited alike."""
+def compare(cluster: Cluster) -> int:
+    """How many verdicts agree: all flows between all pods, and others, allowed, denied and noted as audited alike."""
     _, _, kernel = started(cluster)
     for flow in make.all_flows(cluster):
         passes, noted = kernel.judge(flow)
         assert (passes, set(noted)) == expected(cluster, flow), flow
+    return len(make.all_flows(cluster))
 
 
-@settings(max_examples=60, deadline=None)
-@given(make.clusters())
-def test_compiler_agrees_with_the_oracle(cluster: Cluster) -> None:
+def test_compiler_agrees_with_the_oracle(request: pytest.FixtureRequest) -> None:
     """What the compiled rules do, carried out one by one, is what the API's words say."""
-    compare(cluster)
+    wanted, compared = request.config.getoption("verdicts"), 0
+
+    def step(cluster: Cluster) -> None:
+        nonlocal compared
+        compared += compare(cluster)
+
+    while compared < wanted:
+        left = max(20, min(2000, (wanted - compared) // _FLOWS_OF_A_CLUSTER))
+        unlimited = settings(max_examples=left, deadline=None, suppress_health_check=list(HealthCheck))
+        unlimited(given(make.clusters())(step))()
 
 
 @settings(max_examples=150, deadline=None)
@@ -140,6 +149,11 @@ def test_planted_mistakes_are_found(mistake: str, monkeypatch: pytest.MonkeyPatc
     """The comparison with the oracle is one that a wrong compiler does not pass."""
     name, wrong = MISTAKES[mistake]
     monkeypatch.setattr(program if name == "compile_chain" else compile, name, wrong)
+
+    @given(make.clusters())
+    def step(cluster: Cluster) -> None:
+        compare(cluster)
+
     unshrunk = settings(max_examples=500, deadline=None, database=None, phases=(Phase.generate,))
     with pytest.raises(AssertionError):
-        unshrunk(given(make.clusters())(compare))()
+        unshrunk(step)()
