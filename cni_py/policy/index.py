@@ -2,10 +2,6 @@
 
 Never are all pods held against all selectors. A selector with a term `key in (values)` is filed under each of these
 labels, so that a pod is held against those filed under its own labels, and against the few that have no such term.
-
-An address has one owner: the pod that is attached to this node with it, else one whose status has it, else one for
-which it was announced; among equals the pod created last, as a finished pod's address may be another's before the API
-says so.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +20,7 @@ from cni_py.model.policy import (
     Port,
     Selector,
 )
+from cni_py.policy.owners import Owners
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 # Where a selector is filed: (namespace, "" for any; label, "" for none; its value).
@@ -71,12 +68,11 @@ class Index:
     """All objects of the cluster. Keys of pods and policies are NAMESPACE/NAME."""
 
     def __init__(self) -> None:
-        self.pods: dict[str, Pod] = {}
+        self._owners = Owners()
+        self.pods, self.attached = self._owners.pods, self._owners.attached  # to be read only
         self.namespaces: dict[str, Namespace] = {}
         self.policies: dict[str, Policy] = {}
-        self.attached: dict[str, tuple[Address, ...]] = {}  # to this node, by pod
         self._in_namespace: dict[str, set[str]] = {}
-        self._claims: dict[Address, set[str]] = {}
         self._scopes: dict[Selector, _Scope] = {}
         self._selected: dict[Pods, _Selected] = {}
         self._drawers: dict[_Drawer, set[Pods]] = {}
@@ -90,9 +86,9 @@ class Index:
             self._put_namespace(name, namespace, delta, doubtful)
         self._put_policies(changes.policies, delta, new)
         for key, pod in changes.pods.items():
-            doubtful |= self._put_pod(key, pod)
+            doubtful |= self._owners.put(key, pod)
         for key, addresses in (attached or {}).items():
-            doubtful |= self._put_attached(key, addresses)
+            doubtful |= self._owners.attach(key, addresses)
         for key in doubtful:
             self._place(key, delta, new)
         return delta
@@ -115,20 +111,11 @@ class Index:
 
     def owner(self, address: Address) -> str | None:
         """The pod that has the address."""
-        claims = self._claims.get(address)
-        if not claims:
-            return None
-        if len(claims) == 1:
-            return next(iter(claims))
-        return max(claims, key=lambda key: (*self._title(key, address), *self._age(key)))
+        return self._owners.owner(address)
 
     def pod(self, key: str) -> Pod | None:
         """The pod; one that is attached but not told of yet has no labels."""
-        pod = self.pods.get(key)
-        if pod is None and key in self.attached:
-            namespace, _, name = key.partition("/")
-            return Pod("", namespace, name, {})
-        return pod
+        return self._owners.pod(key)
 
     def policies_of(self, key: str, direction: Direction) -> tuple[tuple[Policy, ...], bool]:
         """The policies that restrict a pod in that direction, by their names; and if they are only to be audited."""
@@ -145,19 +132,6 @@ class Index:
         """True if the policy, or its whole namespace, is only audited."""
         namespace = self.namespaces.get(policy.namespace)
         return policy.audit or (namespace is not None and namespace.audit)
-
-    def _title(self, key: str, address: Address) -> tuple[bool, bool]:
-        """How good a claim is: by this node's own knowledge, by a status, which kubelets alone write, by nothing more.
-
-        Whoever may create pods may write annotations, and would get another pod's place in all sets by a false one.
-        """
-        pod = self.pods.get(key)
-        by_status = pod is not None and not pod.announced and address in pod.addresses
-        return address in self.attached.get(key, ()), by_status
-
-    def _age(self, key: str) -> tuple[str, str, str]:
-        pod = self.pods.get(key)
-        return (pod.created, pod.uid, key) if pod is not None else ("", "", key)
 
     def _put_namespace(self, name: str, namespace: Namespace | None, delta: Delta, doubtful: set[str]) -> None:
         before = self._labels(name)
@@ -243,52 +217,13 @@ class Index:
             if not scope.users:
                 del self._scopes[pods.namespaces]
 
-    def _put_pod(self, key: str, pod: Pod | None) -> set[str]:
-        """The pods about which something may have changed by that: it, and others that claim its addresses."""
-        before = self._claimed(key)
-        if pod is None:
-            self.pods.pop(key, None)
-        else:
-            self.pods[key] = pod
-        return self._reclaim(key, before)
-
-    def _put_attached(self, key: str, addresses: tuple[Address, ...] | None) -> set[str]:
-        before = self._claimed(key)
-        if addresses is None:
-            self.attached.pop(key, None)
-        else:
-            self.attached[key] = addresses
-        return self._reclaim(key, before)
-
-    def _claimed(self, key: str) -> tuple[Address, ...]:
-        pod = self.pods.get(key)
-        if pod is not None and pod.host_network:
-            return ()
-        return tuple(dict.fromkeys((*(pod.addresses if pod is not None else ()), *self.attached.get(key, ()))))
-
-    def _reclaim(self, key: str, before: tuple[Address, ...]) -> set[str]:
-        after = self._claimed(key)
-        doubtful = {key}
-        for address in before:
-            doubtful |= self._claims[address]
-            if address not in after:
-                self._claims[address].discard(key)
-                if not self._claims[address]:
-                    del self._claims[address]
-        for address in after:
-            claims = self._claims.setdefault(address, set())
-            claims.add(key)
-            doubtful |= claims
-        return doubtful
-
     def _place(self, key: str, delta: Delta, new: set[Pods]) -> None:
         """The pod is a member of what selects it now, with what it has now."""
         pod, before = self.pod(key), self._member.get(key)
         after, selectors_after = None, frozenset[Pods]()
         # one whose network is the node's is nobody's peer or subject: its address is the node's
         if pod is not None and not pod.host_network:
-            owned = tuple(one for one in self._claimed(key) if self.owner(one) == key)
-            after, selectors_after = Member(owned, pod.ports), frozenset(self._selecting(pod))
+            after, selectors_after = Member(self._owners.owned(key), pod.ports), frozenset(self._selecting(pod))
         selectors_before = self._selectors_of.get(key, frozenset())
         if after is None:
             self._forget(key)
