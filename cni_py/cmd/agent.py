@@ -142,10 +142,10 @@ class Agent:
             self._nodes.stop()
         if self._attach is not None:
             self._attach.stop()
-        if self._policy is not None:
-            self._policy.stop()
         if not self.server.stop(_DRAIN_SECONDS):
             _LOG.warning("calls were not over within %g s and are left to the kernel", _DRAIN_SECONDS)
+        if self._policy is not None:  # which the last calls need
+            self._policy.stop()
         _LOG.info("stopped")
 
     def _write_configuration(self) -> None:

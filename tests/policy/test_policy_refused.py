@@ -13,7 +13,7 @@ from cni_py.kernel.policy_table import PolicyTable
 from cni_py.model.nft import Layout
 from cni_py.model.policy import Direction, Policy, Rule, Selector
 from cni_py.policy import program
-from cni_py.policy.compile import Compiled
+from cni_py.policy.compile import Compiled, compile_chain
 
 pytestmark = pytest.mark.sudo
 BAD = b"shop/bad"
@@ -63,7 +63,7 @@ def test_kernel_refuses(place: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_compiler_fails(place: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug of ours in one policy is told, and its pods are closed."""
-    compiled = program.compile_chain
+    compiled = compile_chain
 
     def fails(policies: Sequence[Policy], direction: Direction, **more: object) -> Compiled:
         if any(one.name == "bad" for one in policies):
