@@ -116,9 +116,9 @@ def running(
         one.stop()
 
 
-def eventually(true: Callable[[], bool], what: str) -> None:
+def eventually(true: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
     """It becomes true."""
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, what
         time.sleep(0.005)

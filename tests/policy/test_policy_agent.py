@@ -74,6 +74,7 @@ class Setup:
         settings = {"node": {"name": "n1"}, "policy": {"directory": str(self.manifests), "cidrs": CIDRS}}
         self.settings.write_text(json.dumps(settings))
         self.fds: list[int] = []
+        self.uids: dict[str, str] = {}  # of pods, where an API gives them some
 
     def say(self, name: str, *documents: Mapping[str, Any]) -> None:
         """The file of manifests has these."""
@@ -93,6 +94,7 @@ class Setup:
         if not Path(f"/run/netns/{name}").exists():
             make_netns(name)
         args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={name}"
+        args += f";K8S_POD_UID={self.uids[name]}" if name in self.uids else ""
         return Caller(self.bin, name, f"/run/netns/{name}", args=args)
 
     def attach(self, name: str, config: Mapping[str, Any] | None = None) -> Place:
