@@ -175,6 +175,11 @@ class Policies:
         with self._lock:
             return self._kernel.verify()
 
+    def hits(self) -> dict[str, int]:
+        """How many connections each rule of a policy has let pass on this node, by `compile.label`."""
+        with self._lock:
+            return self._kernel.hits()
+
     def denied_packets(self, flow: Flow) -> int:
         """How many packets of the flow the kernel dropped in the last five minutes."""
         with self._lock:

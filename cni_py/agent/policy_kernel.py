@@ -124,6 +124,10 @@ class PolicyKernel:
         contents = self._program.contents()
         return self._table.differences(contents.sets, {one.chain: one.rules for one in contents.chains.values()})
 
+    def hits(self) -> dict[str, int]:
+        """How many connections each rule of a policy has let pass since its chain was written: see `compile.label`."""
+        return self._table.hits()
+
     def denied_packets(self, flow: Flow) -> int:
         """How many packets of the flow the kernel dropped in the last five minutes."""
         sets = table.DENIED if flow.protocol in table.WITH_PORTS else table.DENIED_PORTLESS

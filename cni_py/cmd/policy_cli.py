@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,20 +97,39 @@ def list_(output: str) -> None:
 
 
 @policy.command()
-@click.argument("pod", metavar="NAMESPACE/POD")
+@click.argument("name", metavar="NAMESPACE/NAME")
 @_output
-def show(pod: str, output: str) -> None:
-    """The policies of a pod, and the rules that they are in the kernel of this node."""
-    found = ask("show", {"name": pod})
+def show(name: str, output: str) -> None:
+    """A policy: whom it applies to, what it allows, how often it did. A pod: its policies, its rules in the kernel."""
+    found = ask("show", {"name": name})
     if output == "json":
         click.echo(json.dumps(found, indent=2))
         return
-    click.echo(f"{found['pod']} {' '.join(found['addresses'])}")
+    if "policy" in found:
+        click.echo("\n".join(_policy(found["policy"])))
+    if "pod" in found:
+        click.echo("\n".join(_pod(found["pod"])))
+
+
+def _policy(found: Mapping[str, Any]) -> Iterator[str]:
+    yield f"policy {found['name']}, {'audited only' if found['audit'] else 'enforced'}, for pods {found['pods']}"
+    yield f"  applies to {', '.join(found['selected']) or 'no pod'}"
+    yield from (f"  ! {one}" for one in found["flaws"])
+    for direction, word in (("ingress", "from"), ("egress", "to")):
+        rules = found.get(direction)
+        if rules is not None and not rules:
+            yield f"  {direction}: nothing"
+        for one in rules or ():
+            ways = f"{word} {'; '.join(one['peers']) or 'nobody'}, {', '.join(one['ports']) or 'nothing'}"
+            yield f"  {direction}: {ways} ({one['connections']} connections of this node's pods)"
+
+
+def _pod(found: Mapping[str, Any]) -> Iterator[str]:
+    yield f"pod {found['name']} {' '.join(found['addresses'])}"
     for direction in ("ingress", "egress"):
         half = found[direction]
-        click.echo(f"{direction}: {', '.join(half['policies']) or 'no policy, everything passes'}")
-        for rule in half["rules"]:
-            click.echo(f"  {rule}")
+        yield f"  {direction}: {', '.join(half['policies']) or 'no policy, everything passes'}"
+        yield from (f"    {rule}" for rule in half["rules"])
 
 
 @policy.command()

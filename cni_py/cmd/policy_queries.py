@@ -13,7 +13,9 @@ from cni_py.model.errors import InvalidConfigError
 from cni_py.model.policy import DIRECTIONS, PROTOCOL_NAMES, Address, Cluster, Flow, Policy
 from cni_py.policy import objects
 from cni_py.policy.amendment import amendments
+from cni_py.policy.compile import label
 from cni_py.policy.explain import explain
+from cni_py.policy.index import Index
 from cni_py.policy.lint import lint
 from cni_py.policy.what_if import what_if
 from cni_py.policy.words import plain, text
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from cni_py.cmd.policy_role import PolicyRole
 
 _MOST_FLOWS = 20_000
+_MOST_PODS = 1000
 _NUMBERS = {name.lower(): number for number, name in PROTOCOL_NAMES.items()}
 
 
@@ -122,7 +125,7 @@ def _list(role: "PolicyRole", arguments: Mapping[str, Any]) -> dict[str, Any]:
                 "namespace": one.namespace,
                 "name": one.name,
                 "pods": str(one.pods),
-                "selected": index.count(one),
+                "selected": len(index.selected(one)),
                 "directions": [direction for direction in DIRECTIONS if one.rules(direction) is not None],
                 "audit": index.is_audited(one),
                 "flaws": list(one.flaws),
@@ -133,18 +136,52 @@ def _list(role: "PolicyRole", arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _show(role: "PolicyRole", arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The rules in the kernel of a pod of this node (NAMESPACE/NAME), as nft would write them."""
+    """What has the name NAMESPACE/NAME: a policy, a pod, or one of each."""
     name = str(arguments.get("name"))
+    hits = role.policies.hits()
     with role.policies.reading() as index:
-        if index.pod(name) is None:
-            raise InvalidConfigError(f"no pod {name[:100]!r} is known", "give NAMESPACE/POD; see cni-py status")
-        found: dict[str, Any] = {"pod": name, "addresses": list(map(str, index.member(name).addresses))}
-        chains = role.policies.chains(name)
-        for direction, chain in zip(DIRECTIONS, chains, strict=True):
-            found[direction] = {
-                "policies": [one.key for one in index.policies_of(name, direction)[0]],
-                "rules": [rule.text().partition(f"{rule.chain.text()} ")[2] for rule in chain.rules] if chain else [],
-            }
+        policy = index.policies.get(name)
+        found: dict[str, Any] = {}
+        if policy is not None:
+            found["policy"] = _policy(index, policy, hits)
+        if index.pod(name) is not None:
+            found["pod"] = _pod(role, index, name)
+    if not found:
+        raise InvalidConfigError(f"no policy and no pod {name[:100]!r} is known", "see cni-py policy list")
+    return found
+
+
+def _policy(index: Index, policy: Policy, hits: Mapping[str, int]) -> dict[str, Any]:
+    """Whom it applies to and what it allows, with how many connections of this node's pods each rule let pass."""
+    found: dict[str, Any] = {
+        "name": policy.key,
+        "pods": str(policy.pods),
+        "selected": sorted(index.selected(policy))[:_MOST_PODS],
+        "audit": index.is_audited(policy),
+        "flaws": list(policy.flaws),
+    }
+    for direction in DIRECTIONS:
+        rules = policy.rules(direction)
+        if rules is not None:
+            found[direction] = [
+                {
+                    "peers": ["anybody"] if one.peers is None else list(map(str, one.peers)),
+                    "ports": ["everything"] if one.ports is None else list(map(str, one.ports)),
+                    "connections": hits.get(label(policy.key, direction, number), 0),
+                }
+                for number, one in enumerate(rules)
+            ]
+    return found
+
+
+def _pod(role: "PolicyRole", index: Index, name: str) -> dict[str, Any]:
+    """Its policies, and the rules in the kernel if it is one of this node's, as nft would write them."""
+    found: dict[str, Any] = {"name": name, "addresses": list(map(str, index.member(name).addresses))}
+    for direction, chain in zip(DIRECTIONS, role.policies.chains(name), strict=True):
+        found[direction] = {
+            "policies": [one.key for one in index.policies_of(name, direction)[0]],
+            "rules": [rule.text().partition(f"{rule.chain.text()} ")[2] for rule in chain.rules] if chain else [],
+        }
     return found
 
 

@@ -12,6 +12,7 @@ from cni_py.kernel.nft import read
 from cni_py.model.nft_objects import Rule, Table
 
 _NAME, _DATA = 1, 2
+_COUNTER, _COUNTER_PACKETS = b"counter\0", 2
 _NO_SUCH_STATE = {b"counter"}  # what it has is a count
 # The attributes that hold attributes: the values of cmp and bitwise, the verdict of immediate, the counter of dynset.
 _NESTED = {b"cmp": {3}, b"bitwise": {4, 5}, b"immediate": {2}, b"dynset": {7}}
@@ -29,6 +30,22 @@ def chains(socket: NetlinkSocket, table: Table) -> set[str]:
     """The names of the chains of the table. Raises KernelError."""
     found = (nft_wire.decode_chain(payload) for payload in read(socket, nft_wire.dump_chains(table)))
     return {name for owner, name in found if owner == table.name}
+
+
+def hits(socket: NetlinkSocket, table: Table) -> dict[str, int]:
+    """How many packets the counters of the table's rules have seen, by the rules' comments. Raises KernelError."""
+    found: dict[str, int] = {}
+    for payload in read(socket, nft_wire.dump_rules(table)):
+        comment = nft_wire.decode_rule_comment(payload)
+        if comment:
+            expressions = (parse_attrs(one) for _, one in iter_attrs(nft_wire.decode_rule_expressions(payload)))
+            seen = sum(_packets(one) for one in expressions if one.get(_NAME) == _COUNTER)
+            found[comment] = found.get(comment, 0) + seen
+    return found
+
+
+def _packets(counter: Mapping[int, bytes]) -> int:
+    return int.from_bytes(parse_attrs(counter.get(_DATA, b"")).get(_COUNTER_PACKETS, b""), "big")
 
 
 def are(seen: Sequence[bytes], wanted: Sequence[Rule]) -> bool:

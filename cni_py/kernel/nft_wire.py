@@ -12,7 +12,15 @@ from cni_py.kernel.netlink import (
     nested,
     parse_attrs,
 )
-from cni_py.kernel.nft_elements import HOST_ORDER, encode_element, note, note_comment, note_number, types_of
+from cni_py.kernel.nft_elements import (
+    HOST_ORDER,
+    encode_element,
+    note,
+    note_comment,
+    note_number,
+    parse_user_data,
+    types_of,
+)
 from cni_py.kernel.nft_expr import NFPROTO, be32
 from cni_py.model.nft import (
     AddChain,
@@ -175,6 +183,11 @@ def decode_rule_chain(payload: bytes) -> str:
 def decode_rule_expressions(payload: bytes) -> bytes:
     """What the rule in one answer to `dump_rules` is made of."""
     return parse_attrs(payload, 4).get(4, b"")
+
+
+def decode_rule_comment(payload: bytes) -> str:
+    """The comment of the rule in one answer to `dump_rules`, "" if it has none."""
+    return _decode_string(parse_user_data(parse_attrs(payload, 4).get(7, b"")).get(0, b""))
 
 
 def deleted_from(kind: int, payload: bytes) -> str:

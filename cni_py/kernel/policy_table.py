@@ -99,6 +99,10 @@ class PolicyTable:
             return error.message
         return ""
 
+    def hits(self) -> dict[str, int]:
+        """How many packets each commented rule has let pass, by its comment."""
+        return nft_rules.hits(self._socket, self._layout.table)
+
     def packets(self, one: Set, key: tuple[Scalar, ...]) -> int:
         """The count of an element of a set that packets fill; 0 if it is not there."""
         return nft.packets(self._socket, one, Element(key))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cni_py.model.nft_expr import RETURN, Between, Counter, DataType, Expression, Field, Lookup, Match, Range
-from cni_py.model.nft_objects import Chain, Element, Rule, Set
+from cni_py.model.nft_objects import Chain, Element, Rule, Set, clean_comment
 from cni_py.model.policy import LAST_PORT, SCTP, TCP, UDP, Direction, IpBlock, Pods, Policy, Port
 from cni_py.model.policy import Rule as PolicyRule
 from cni_py.policy.cidrs import union
@@ -112,7 +112,7 @@ def compile_chain(
     for policy in policies:
         for number, rule in enumerate(policy.rules(direction) or ()):
             for way in _ways(rule, direction, subject(policy), versions):
-                bodies.setdefault((*way.looks, Counter(), RETURN), f"{policy.key} {direction} {number}")
+                bodies.setdefault((*way.looks, Counter(), RETURN), label(policy.key, direction, number))
                 needs.update(way.needs)
     last = end(direction, audit=audit)
     text = "\n".join(f"{' '.join(one.text() for one in body)} # {comment}" for body, comment in bodies.items())
@@ -181,6 +181,11 @@ def _peers(rule: PolicyRule, direction: Direction, versions: Collection[int]) ->
             needs.append(Blocks(version, ranges))
         for need in needs:
             yield _Way(version, (Lookup((field,), set_of(need).name),), (need,))
+
+
+def label(policy: str, direction: Direction, number: int) -> str:
+    """The comment of the rules that come of one rule of a policy."""
+    return clean_comment(f"{policy} {direction} {number}")
 
 
 @lru_cache(8192)

@@ -101,9 +101,9 @@ class Index:
         """Those of a selector that some policy has."""
         return (self._member[key] for key in self._selected[pods].members)
 
-    def count(self, policy: Policy) -> int:
-        """How many pods the policy, one of `policies`, applies to."""
-        return len(self._selected[subject(policy)].members)
+    def selected(self, policy: Policy) -> frozenset[str]:
+        """The pods that the policy, one of `policies`, applies to."""
+        return frozenset(self._selected[subject(policy)].members)
 
     def selects(self, pods: Pods, key: str) -> bool:
         """True if a selector that some policy has selects the pod."""
@@ -294,8 +294,16 @@ EVERY_POD = Pods(Selector())
 
 
 def _drawers(pods: Pods) -> tuple[_Drawer, ...]:
-    namespace = pods.namespaces if isinstance(pods.namespaces, str) else ""
+    namespaces = (pods.namespaces,) if isinstance(pods.namespaces, str) else _named(pods.namespaces)
     for requirement in pods.pods.requirements:
         if requirement.operator == "In":
-            return tuple((namespace, requirement.key, value) for value in requirement.values)
-    return ((namespace, "", ""),)
+            return tuple((one, requirement.key, value) for one in namespaces for value in requirement.values)
+    return tuple((one, "", "") for one in namespaces)
+
+
+def _named(namespaces: Selector) -> tuple[str, ...]:
+    """The namespaces that a selector of them allows by their names; "" for any if it does not say."""
+    for requirement in namespaces.requirements:
+        if requirement.key == NAME_LABEL and requirement.operator == "In":
+            return requirement.values
+    return ("",)

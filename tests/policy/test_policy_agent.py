@@ -174,7 +174,7 @@ def test_commands(setup: Setup) -> None:
         "policies", policy("allow", from_app("db")), policy("odd", {"podSelector": {}, "ingress": [{"from": [{}]}]})
     )
     with setup.agent():
-        web, _, cache = (setup.attach(name) for name in ("web", "db", "cache"))
+        web, db, cache = (setup.attach(name) for name in ("web", "db", "cache"))
         assert not arrives(cache, web)
         code, text, _ = command("status")
         assert code == 0
@@ -198,6 +198,12 @@ def test_commands(setup: Setup) -> None:
         code, text, _ = command("policy", "show", "shop/web")
         assert code == 0
         assert "udp dport 80 ip saddr @" in text
+        assert arrives(db, web, patience=5)
+        code, text, _ = command("policy", "show", "shop/allow")
+        assert code == 0
+        assert "applies to shop/web" in text
+        assert "ingress: from pods app=db in namespace shop, UDP 80 (1 connections" in text
+        assert command("policy", "show", "shop/none")[0] == 1
         new = setup.directory / "new.json"
         new.write_text(json.dumps(policy("allow", from_app("cache"))))
         code, text, _ = command("policy", "check", str(new))
