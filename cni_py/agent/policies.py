@@ -69,6 +69,9 @@ class PolicySource(Protocol):
     def announce(self, pod: str, addresses: tuple[Address, ...]) -> None:
         """A pod of this node has these addresses; the other nodes hear of it. Any thread; returns at once."""
 
+    def denied(self, pod: str, text: str, *, audit: bool) -> None:
+        """A packet of a pod was denied, or would be. Any thread; returns at once, and need not say it everywhere."""
+
     def stop(self) -> None:
         """Nothing is told any more."""
 

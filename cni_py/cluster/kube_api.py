@@ -98,6 +98,10 @@ class KubeApi:
         """A PATCH of the content type `kind` was taken. Raises ApiError."""
         _hang_up(await self._request("PATCH", path, {}, body, kind))
 
+    async def post(self, path: str, body: bytes) -> None:
+        """A POST of JSON was taken. Raises ApiError."""
+        _hang_up(await self._request("POST", path, {}, body, "application/json"))
+
     async def _request(
         self, method: str, path: str, query: Mapping[str, str], body: bytes | None, kind: str
     ) -> aiohttp.ClientResponse:

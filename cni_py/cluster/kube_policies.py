@@ -18,6 +18,7 @@ from cni_py.cluster import kube_pods
 from cni_py.cluster.kube_access import KubeAccess
 from cni_py.cluster.kube_announcer import Announcer
 from cni_py.cluster.kube_api import KubeApi, Timing
+from cni_py.cluster.kube_events import Event, Events
 from cni_py.cluster.reflector import Reflector, Unreadable
 from cni_py.model.policy import Address, Changes, Namespace, Pod, Policy
 
@@ -103,6 +104,7 @@ class KubePolicies:
         self._guard = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._announcer: Announcer
+        self._events: Events
         self._reflected: Reflector[Pod]
         self._sink: Sink
         self._thread: threading.Thread
@@ -116,6 +118,7 @@ class KubePolicies:
         with self._guard:
             self._loop = asyncio.new_event_loop()
             self._announcer = Announcer(api, self._timing, partial(self._trouble, "announcing"))
+            self._events = Events(api, self._access.node, partial(self._trouble, "events"))
             self._reflected = self._reflector(api, self._pods, kube_pods.decode, self._parsers.pod)
             self._task = self._loop.create_task(self._main(api))
         self._thread = threading.Thread(target=self._run, args=(self._loop,), name="kube-policies", daemon=True)
@@ -126,6 +129,12 @@ class KubePolicies:
         with self._guard:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._announce, pod, addresses)
+
+    def denied(self, pod: str, text: str, *, audit: bool) -> None:
+        """See `PolicySource`."""
+        with self._guard:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._denied, pod, text, audit)
 
     def stop(self) -> None:
         """See `PolicySource`."""
@@ -148,7 +157,7 @@ class KubePolicies:
         policies = self._reflector(api, self._policies, msgspec.json.decode, self._parsers.policy)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for one in (self._reflected, namespaces, policies, self._announcer):
+                for one in (self._reflected, namespaces, policies, self._announcer, self._events):
                     tasks.create_task(one.run())
         except* Exception:
             self._trouble("bug", "reading policies ended by a bug of cni-py, see its log; restart the agent")
@@ -174,6 +183,7 @@ class KubePolicies:
             self._announcer.seen(key, pod)
         if not self._told or any(one.changes for one in kinds):
             self._told = True
+            self._flawed(self._policies.changes)
             self._sink.changed(Changes(self._pods.taken(), self._namespaces.taken(), self._policies.taken()))
         unreadable = {**self._pods.unreadable, **self._namespaces.unreadable, **self._policies.unreadable}
         if unreadable != self._unreadable:
@@ -184,6 +194,19 @@ class KubePolicies:
         pod = self._reflected.get(key)
         if isinstance(pod, Pod):  # one that is gone needs none
             self._announcer.want(pod, addresses)
+
+    def _denied(self, key: str, text: str, audit: bool) -> None:  # noqa: FBT001  # the event loop gives it by place
+        pod = self._reflected.get(key)
+        if isinstance(pod, Pod):
+            reason = "PolicyWouldDeny" if audit else "PolicyDenied"
+            self._events.want(Event("v1", "Pod", key, pod.uid, reason, text, not audit))
+
+    def _flawed(self, policies: Mapping[str, Policy | None]) -> None:
+        """What of a policy is not understood is said on it as well, by whichever node is first."""
+        for key, policy in policies.items():
+            if policy is not None and policy.flaws:
+                text = f"not all of it is enforced as it may be meant, so it allows less: {'; '.join(policy.flaws)}"
+                self._events.want(Event("networking.k8s.io/v1", "NetworkPolicy", key, "", "PolicyFlawed", text))
 
     def _trouble(self, what: str, reason: str) -> None:
         if self._troubles.get(what, "") != reason:

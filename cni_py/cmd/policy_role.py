@@ -41,10 +41,11 @@ class PolicyRole:
         cidrs = said.cidrs or NodeFile().read().ranges
         known = said.cidrs or (network.cidrs if network is not None else ())
         versions = tuple(dict.fromkeys(one.version for one in known)) or (4, 6)
+        self._source, self._count_dropped = _source(said, name), dropped
         self.policies = Policies(
             name,
             cidrs,
-            _source(said, name),
+            self._source,
             local_addresses,
             repaired,
             guards_node=said.guards_node,
@@ -52,9 +53,15 @@ class PolicyRole:
         )
         self.drops: Drops | None = None
         try:
-            self.drops = Drops(self.policies.name, dropped)
+            self.drops = Drops(self.policies.name, self._dropped)
         except CniPyError as error:
             self.policies.conditions.set("drops", f"{error.message}; {error.details}")
+
+    def _dropped(self, drop: Drop) -> None:
+        self._count_dropped(drop)
+        pod = drop.source_pod if drop.direction == "egress" else drop.destination_pod
+        if pod:
+            self._source.denied(pod, drop.line(), audit=drop.audit)
 
     def start(self) -> None:
         """Policies hold for what is attached and for what will be. Raises CniPyError."""
@@ -119,7 +126,7 @@ def _check_seen(attachment: Attachment) -> None:
             raise PluginError(
                 f"network policies could not hold between the ports of bridge {port.bridge}",
                 f"load br_netfilter and set {_FILTERED[version].replace('/', '.')} to 1, or isolate the ports "
-                "(portIsolation of bridge, isolated of cni-py), or use mode routed",
+                "(portIsolation), or use mode routed",
             )
 
 
@@ -155,6 +162,9 @@ class ManifestSource:
         self._manifests.start()
 
     def announce(self, pod: str, addresses: tuple[Address, ...]) -> None:
+        """See PolicySource. There is nobody to tell."""
+
+    def denied(self, pod: str, text: str, *, audit: bool) -> None:
         """See PolicySource. There is nobody to tell."""
 
     def stop(self) -> None:

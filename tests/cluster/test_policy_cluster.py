@@ -16,6 +16,7 @@ pytestmark = pytest.mark.sudo
 PODS = "/api/v1/namespaces/shop/pods"
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies"
 MERGE = "application/merge-patch+json"
+BAD = {"cidr": "010.0.0.0/8"}  # which the API takes, and nobody knows how it is meant
 
 
 class Shop(Setup):
@@ -38,6 +39,11 @@ class Shop(Setup):
         spec = {"nodeName": "n1", "containers": [{"name": "c", "image": "none"}], "automountServiceAccountToken": False}
         made = self.server.call("POST", PODS, {"metadata": {"name": name, "labels": {"app": app}}, "spec": spec})
         self.uids[name] = made["metadata"]["uid"]
+
+    def events(self, name: str) -> list[str]:
+        """What Events say about an object of that name."""
+        found = self.server.call("GET", "/apis/events.k8s.io/v1/namespaces/shop/events")["items"]
+        return [one["note"] for one in found if one["regarding"]["name"] == name]
 
     def annotations(self, name: str) -> dict[str, str]:
         """Of a Pod."""
@@ -72,6 +78,12 @@ def test_policies_of_a_cluster(shop: Shop) -> None:
             assert not arrives(cache, web, version)
         announced = ",".join((str(web.ip4), str(web.ip6)))
         eventually(lambda: shop.annotations("web").get("cni-py.dev/addresses") == announced, "the others hear of it")
+        denied = "denied: shop/cache -> shop/web UDP 80, ingress, by shop/allow"
+        eventually(lambda: denied in shop.events("web"), "the Pod says so")
+        shop.enforce(
+            "odd", {"podSelector": {"matchLabels": {"app": "none"}}, "ingress": [{"from": [{"ipBlock": BAD}]}]}
+        )
+        eventually(lambda: any("allows less" in one for one in shop.events("odd")), "the policy says so")
         shop.server.call("PATCH", f"{PODS}/cache", {"metadata": {"labels": {"app": "db"}}}, MERGE)
         eventually(lambda: arrives(cache, web), "by its new label")
         shop.enforce("allow", from_app("nobody"), new=False)

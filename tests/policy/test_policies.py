@@ -54,6 +54,9 @@ class MemorySource:
         """See PolicySource."""
         self.announced.append((pod, addresses))
 
+    def denied(self, pod: str, text: str, *, audit: bool) -> None:
+        """See PolicySource."""
+
     def stop(self) -> None:
         """See PolicySource."""
 
