@@ -26,7 +26,7 @@ from cni_py.model.errors import CniPyError, TryAgainError
 from cni_py.model.policy import CIDR, Address, Changes, Direction, Flow
 from cni_py.policy import table
 from cni_py.policy.compile import Compiled
-from cni_py.policy.index import Index
+from cni_py.policy.index import Delta, Index
 from cni_py.policy.permit import denied
 from cni_py.policy.program import Edit, Program
 
@@ -105,7 +105,7 @@ class Policies:
             guards_node=guards_node,
         )
         self._events = TableEvents(table.TABLE.name, self._kernel.ports)
-        self._attached: dict[_Place, tuple[str, tuple[Address, ...]]] = {}
+        self._attached: dict[_Place, Attachment] = {}
         self._synced = False
         self._changes, self._last_ms = 0, 0.0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -116,7 +116,7 @@ class Policies:
     def start(self, attachments: Iterable[Attachment]) -> None:
         """What is attached is known, then the source is heard. Raises CniPyError."""
         for one in attachments:
-            self._attached[one.key, one.plugin] = _pod_of(one), _addresses(one)
+            self._attached[one.key, one.plugin] = one
         self._source.start(self)
         self._kernel.start()
         self._thread.start()
@@ -205,7 +205,7 @@ class Policies:
         began = time.perf_counter()
         with self._lock:
             first, self._synced = not self._synced, True
-            attached = {pod: self._addresses_of(pod) for pod, _ in self._attached.values()} if first else {}
+            attached = {pod: self._note(pod) for pod in map(_pod_of, self._attached.values())} if first else {}
             edit = self._program.update(self.index.apply(changes, attached))
             self._flaws(changes)
             if first or not self._kernel.loaded:
@@ -262,8 +262,8 @@ class Policies:
         with self._lock:
             if not self._kernel.loaded:
                 raise TryAgainError("the policies of the pod are not in the kernel", "see cni-py status")
-            self._attached[attachment.key, attachment.plugin] = pod, addresses
-            delta = self.index.apply(_NOTHING, {pod: self._addresses_of(pod)})
+            self._attached[attachment.key, attachment.plugin] = attachment
+            delta = self._noted(pod)
             try:
                 self._kernel.commit(self._program.update(delta), strict=True)
             except CniPyError:
@@ -278,15 +278,25 @@ class Policies:
             self._dismiss((attachment.key, attachment.plugin))
 
     def _dismiss(self, place: _Place) -> None:
-        pod, _ = self._attached.pop(place, ("", ()))
-        if pod:
-            delta = self.index.apply(_NOTHING, {pod: self._addresses_of(pod) or None})
+        attachment = self._attached.pop(place, None)
+        if attachment is not None:
+            pod = _pod_of(attachment)
+            delta = self._noted(pod)
             self._kernel.commit(self._program.update(delta))
 
-    def _addresses_of(self, pod: str) -> tuple[Address, ...]:
-        """Of all attachments of a pod: an old sandbox may still be there when the new one comes."""
-        found = (addresses for name, addresses in self._attached.values() if name == pod)
-        return tuple(dict.fromkeys(one for addresses in found for one in addresses))
+    def _noted(self, pod: str) -> Delta:
+        """What of the pod is attached now is known; its links are others, even where its addresses are not."""
+        delta = self.index.apply(_NOTHING, {pod: self._note(pod) or None})
+        delta.pods.add(pod)
+        return delta
+
+    def _note(self, pod: str) -> tuple[Address, ...]:
+        """The addresses of all attachments of a pod: an old sandbox may still be there when the new one comes."""
+        found = [one for one in self._attached.values() if _pod_of(one) == pod]
+        self._program.links[pod] = tuple(dict.fromkeys(one.host_ifname for one in found if one.host_ifname))
+        if not found:
+            del self._program.links[pod]
+        return tuple(dict.fromkeys(address for one in found for address in _addresses(one)))
 
     def _flaws(self, changes: Changes) -> None:
         for key, policy in changes.policies.items():

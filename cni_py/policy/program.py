@@ -52,6 +52,7 @@ class _Local:
 
     addresses: tuple[Address, ...] = ()
     chains: tuple[Compiled | None, ...] = (None, None)  # in the order of DIRECTIONS
+    links: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -91,14 +92,15 @@ class Program:
         self._pods_of: dict[str, set[str]] = {}  # by chain
         self._chains_of: dict[Needed, set[str]] = {}
         self._needs_of: dict[Pods, set[Needed]] = {}
+        self.links: dict[str, tuple[str, ...]] = {}  # the host's ends of pods' veths; to be set before their update
         self.refused: dict[str, str] = {}  # chains that the kernel does not take, or we cannot make, and why
         self._compiled: dict[tuple[Direction, bool, tuple[str, ...]], tuple[tuple[Policy, ...], Compiled]] = {}
 
     def update(self, delta: Delta) -> Edit:
         """What the index told of its last change is in the program; the transaction that puts it into the table."""
         draft = _Draft()
-        after = {key: self._local(key) for key in delta.pods}
-        before = {key: self._pods.get(key, _Local()) for key in delta.pods}
+        after = {key: self._local(key) for key in delta.pods if key in self._pods or self._is_here(key)}
+        before = {key: self._pods.get(key, _Local()) for key in after}
         for key, local in after.items():
             self._acquire(key, local, draft)
         gone = self._release(before, after)
@@ -170,11 +172,16 @@ class Program:
 
     def _local(self, key: str) -> _Local:
         """How the pod is to be; without addresses if it is none of this node's."""
-        pod = self._index.pod(key)
-        if pod is None or (pod.node != self._node and key not in self._index.attached):
+        if not self._is_here(key):
             return _Local()
         addresses = self._index.member(key).addresses
-        return _Local(addresses, tuple(self._chain(key, one) for one in DIRECTIONS)) if addresses else _Local()
+        if not addresses:
+            return _Local()
+        return _Local(addresses, tuple(self._chain(key, one) for one in DIRECTIONS), self.links.get(key, ()))
+
+    def _is_here(self, key: str) -> bool:
+        pod = self._index.pods.get(key)
+        return key in self._index.attached or (pod is not None and pod.node == self._node)
 
     def _chain(self, key: str, direction: Direction) -> Compiled | None:
         policies, audit = self._index.policies_of(key, direction)
@@ -305,6 +312,12 @@ class Program:
         yield from (DeleteSet(set_of(one)) for one in needs)
 
 
+def _link_elements(local: _Local) -> Iterable[tuple[Set, Element]]:
+    chain = local.chains[DIRECTIONS.index("egress")]
+    if chain is not None:
+        yield from ((table.LINKS, Element((link,), Verdict("jump", chain.chain.name))) for link in local.links)
+
+
 def _label(direction: Direction, names: tuple[str, ...]) -> str:
     return f"{direction} of {', '.join(names)}"
 
@@ -322,6 +335,7 @@ def _own_elements(local: _Local) -> Iterable[tuple[Set, Element]]:
         for direction, chain in zip(DIRECTIONS, local.chains, strict=True):
             if chain is not None:
                 yield table.MAPS[direction][address.version], Element((address,), Verdict("jump", chain.chain.name))
+    yield from _link_elements(local)
 
 
 def _shrinks(before: Compiled | None, after: Compiled | None) -> bool:

@@ -10,6 +10,8 @@ have an opinion. There is no output hook: what the node sends to its own pods is
 Everything is there twice, for IPv4 and for IPv6: names end in 4 or 6. See docs/policy.md.
 """
 
+from ipaddress import IPv6Network
+
 from cni_py.model.nft import Layout
 from cni_py.model.nft_expr import (
     ACCEPT,
@@ -49,6 +51,7 @@ _REMEMBERED_S = 300  # how long a denied flow is remembered after its last packe
 _REMEMBERED = 8192
 CUT_SECONDS = 900  # longer than TCP goes on repeating what is not acknowledged
 _LOGS_PER_SECOND, _LOG_BURST, LOG_BYTES = 20, 50, 96
+_LINK_LOCAL, _MULTICAST = IPv6Network("fe80::/10"), IPv6Network("ff00::/8")
 NEIGHBOUR_DISCOVERY = (133, 134, 135, 136, 137)
 WITH_PORTS = (TCP, UDP, SCTP)
 
@@ -80,6 +83,8 @@ MAPS: dict[Direction, dict[int, Set]] = {
     direction: {version: Set(TABLE, f"{direction}{version}", (ADDRESS[version],), "verdict") for version in VERSIONS}
     for direction in ("egress", "ingress")
 }
+# By the host's end of a pod's veth: what it sends its node from a link-local address, which says nothing else of it.
+LINKS = Set(TABLE, "egress_links", (DataType.IFNAME,), "verdict")
 _KINDS: tuple[tuple[Direction, bool], ...] = (
     ("egress", False),
     ("ingress", False),
@@ -103,7 +108,12 @@ DENIED_PORTLESS = _denied("_portless", _A, _A, _PROTO)
 ND = Set(TABLE, "nd", (DataType.ICMPV6_TYPE,))
 PORTED = Set(TABLE, "ported", (_PROTO,))
 # Those of which a program says what is in them; time and the packets say it of the others.
-STATIC_SETS = (ND, PORTED, *(one[version] for one in (LOCAL, READY, OWN, *MAPS.values()) for version in VERSIONS))
+STATIC_SETS = (
+    ND,
+    PORTED,
+    LINKS,
+    *(one[version] for one in (LOCAL, READY, OWN, *MAPS.values()) for version in VERSIONS),
+)
 
 FORWARD = Chain(TABLE, "c_forward", Hook("filter", "forward", _PRIORITY))
 INPUT = Chain(TABLE, "c_input", Hook("filter", "input", _PRIORITY))
@@ -132,8 +142,12 @@ def _gate(chain: Chain, version: int, field: Field) -> Rule:
 
 
 def _established() -> list[Rule]:
+    """The quick way; who returns is dirty.
+
+    It leads to no pod's chain itself: the kernel walks each way to each of them when a chain or a map changes.
+    """
     dirty = [
-        Rule(_ESTABLISHED, (Lookup((field,), DIRTY[version].name), Verdict("goto", _JUDGE.name)))
+        Rule(_ESTABLISHED, (Lookup((field,), DIRTY[version].name), RETURN))
         for version in VERSIONS
         for field in (SOURCE[version], DESTINATION[version])
     ]
@@ -168,6 +182,9 @@ def _end(direction: Direction, *, audit: bool) -> list[Rule]:
 
 def _rules(*, guards_node: bool) -> list[Rule]:
     node = [Rule(INPUT, (VerdictMap((SOURCE[one],), MAPS["egress"][one].name),)) for one in VERSIONS]
+    to_one = Match(Field.IP6_DADDR, _MULTICAST, negate=True)  # a pod's reports of its groups are no connections
+    by_link = VerdictMap((Field.IIFNAME,), LINKS.name)
+    node.append(Rule(INPUT, (Match(Field.IP6_SADDR, _LINK_LOCAL), to_one, by_link)))
     return [
         *_entry(FORWARD),
         Rule(FORWARD, (Verdict("goto", _JUDGE.name),)),
@@ -183,6 +200,6 @@ def _rules(*, guards_node: bool) -> list[Rule]:
 def layout(*, guards_node: bool) -> Layout:
     """The table. `guards_node`: egress policies of a pod hold for its own node as well."""
     by_version = (LOCAL, READY, DIRTY, OWN, CUT, *MAPS.values(), *DENIED.values(), *DENIED_PORTLESS.values())
-    sets = (ND, PORTED, *(one[version] for one in by_version for version in VERSIONS))
+    sets = (ND, PORTED, LINKS, *(one[version] for one in by_version for version in VERSIONS))
     chains = (*_ENDS.values(), _JUDGE, _ESTABLISHED, FORWARD, INPUT)
     return Layout(TABLE, sets, chains, tuple(_rules(guards_node=guards_node)))

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 
 from netns.nat_lab import ip, sysctl
 
@@ -123,6 +124,17 @@ route add default via fe80::1 dev eth0
         self._stack.callback(pod.close)
         pod.serve()
         return pod
+
+    def link_local(self, number: int) -> tuple[str, int, int, int]:
+        """A pod's own link-local address, which can be bound, as a socket has it."""
+        with netns.entered(self.pods[number].fd):
+            index = socket.if_nametoindex("eth0")
+            while True:  # until the kernel knows that nobody else has it
+                lines = (line.split() for line in Path("/proc/thread-self/net/if_inet6").read_text().splitlines())
+                found = [one[0] for one in lines if one[0].startswith("fe80") and one[4] == "80" and one[5] == "eth0"]
+                if found:
+                    return str(ip_address(bytes.fromhex(found[0]))), 0, 0, index
+                os.sched_yield()
 
     def flows(self) -> list[Flow]:
         """All of a matrix; nobody talks to itself, as that packet never leaves the pod."""

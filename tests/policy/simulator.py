@@ -25,6 +25,7 @@ from cni_py.model.nft_expr import (
     Log,
     Lookup,
     Match,
+    Network,
     Note,
     Range,
     Scalar,
@@ -148,7 +149,10 @@ class Table:
     def _matches(self, expression: Expression, packet: Mapping[Field, Scalar]) -> bool:
         match expression:
             case Match(one, value):
-                return one in packet and (packet[one] == value) != expression.negate
+                if one not in packet:
+                    return False
+                seen = packet[one] in value if isinstance(value, Network) else packet[one] == value
+                return seen != expression.negate
             case Between(one, first, last):
                 return one in packet and first <= int(packet[one]) <= last
             case AnyOf(Field.CT_STATE, names):

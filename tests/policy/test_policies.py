@@ -5,7 +5,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 
 import pytest
@@ -340,3 +341,29 @@ def test_node_to_its_pods(place: Lab) -> None:
             client.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 client.connect(("169.254.1.1", 8080))
+
+
+def test_no_way_to_the_node_by_link_local(place: Lab) -> None:
+    """A pod that may send nothing has its link-local address all the same: its node is closed by that as well."""
+    closed = Policy("shop", "closed", Selector(), None, ())
+    with running() as (policies, source, _), socket.socket(socket.AF_INET6) as server:
+        server.bind(("::", 8080))
+        server.listen()
+        source.say(pod(1), pod(2))
+        policies.admit(replace(attached(1, "shop/p1"), host_ifname="v1"))
+        own = place.link_local(1)
+
+        def reaches() -> bool:
+            with place.pods[1].socket(socket.AF_INET6, socket.SOCK_STREAM) as client:
+                client.settimeout(0.3)
+                client.bind(own)
+                with suppress(TimeoutError):
+                    client.connect(("fe80::1", 8080, 0, own[3]))
+                    return True
+                return False
+
+        eventually(reaches, "without a policy")
+        source.say(closed)
+        assert not reaches()
+        source.say(gone=(closed,))
+        assert reaches()
