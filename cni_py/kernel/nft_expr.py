@@ -12,6 +12,7 @@ the host, so only nft's own shapes are made here. Four rules of it:
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import assert_never
 
@@ -153,6 +154,7 @@ def _expression(name: str, *attributes: bytes) -> bytes:
     return nested(1, attr(1, name.encode() + b"\0"), nested(2, *attributes))
 
 
+@lru_cache(1024)  # these four: rules repeat what they look at and compare with
 def _compare(operator: int, value: bytes) -> bytes:
     return _expression("cmp", attr(1, _register(REGISTER)), attr(2, be32(operator)), nested(3, data_value(value)))
 
@@ -162,10 +164,12 @@ def _mask(mask: bytes) -> bytes:
     return _expression("bitwise", *registers, nested(4, data_value(mask)), nested(5, data_value(bytes(len(mask)))))
 
 
+@lru_cache(1024)
 def _meta(key: int, register: int) -> bytes:
     return _expression("meta", attr(2, be32(key)), attr(1, _register(register)))
 
 
+@lru_cache(1024)
 def _payload(base: int, offset: int, size: int, register: int) -> bytes:
     where = (attr(2, be32(base)), attr(3, be32(offset)), attr(4, be32(size)))
     return _expression("payload", attr(1, _register(register)), *where)
@@ -260,6 +264,7 @@ class _Compiler:
             yield _compare(_EQUAL, bytes((NFPROTO[protocol],)))
 
 
+@lru_cache(1024)
 def _load_field(one: Field, register: int) -> bytes:
     if one in _PAYLOAD:
         base, offset, _ = _PAYLOAD[one]

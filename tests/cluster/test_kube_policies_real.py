@@ -1,4 +1,4 @@
-"""Kubernetes as the source of policies, against a real kube-apiserver: its defaulting is ours, with the least rights."""
+"""Kubernetes as the source of policies, against a real kube-apiserver: its defaulting and ours, the least rights."""
 
 import time
 from collections.abc import Iterator
