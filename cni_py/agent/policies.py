@@ -77,7 +77,10 @@ class PolicySource(Protocol):
 
 
 class Policies:
-    """See the module. It is the sink of its source, and the gate that attachments go through."""
+    """See the module. It is the sink of its source, and the gate that attachments go through.
+
+    `when_loaded` is called once, when the first word of the source has been acted upon.
+    """
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class Policies:
     ) -> None:
         self._source, self._own_addresses, self._count = source, own_addresses, count
         self._guards_node = guards_node
+        self.when_loaded: Callable[[], None] = lambda: None
         self._lock = threading.Condition()
         self.index = Index()
         self._program = Program(self.index, node, tuple(cidrs), versions)
@@ -216,6 +220,8 @@ class Policies:
             self._changes += 1
             self._last_ms = round((time.perf_counter() - began) * 1e3, 3)
             self._lock.notify_all()
+        if first:
+            self.when_loaded()
 
     def is_expected(self, pod: str, uid: str) -> bool:
         """True if `expect` would not wait."""
@@ -286,7 +292,13 @@ class Policies:
 
     def _noted(self, pod: str) -> Delta:
         """What of the pod is attached now is known; its links are others, even where its addresses are not."""
+        links = self._program.links
+        before = {one: owner for owner, names in links.items() if owner != pod for one in names}
         delta = self.index.apply(_NOTHING, {pod: self._note(pod) or None})
+        for name in links.get(pod, ()):  # one that another pod had is that one's no more: its DEL never came
+            if (owner := before.get(name)) is not None:
+                links[owner] = tuple(one for one in links[owner] if one != name)
+                delta.pods.add(owner)
         delta.pods.add(pod)
         return delta
 

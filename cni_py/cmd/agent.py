@@ -1,7 +1,5 @@
 """`cni-py agent`: the warm node agent, wired. It runs until SIGTERM or SIGINT, then finishes what it began."""
 
-import ctypes
-import gc
 import json
 import logging
 import os
@@ -23,6 +21,7 @@ from cni_py.agent.server import Caller, Server
 from cni_py.agent.turn import Turn
 from cni_py.cmd.census import Census
 from cni_py.cmd.conflist import is_present, read_conflist
+from cni_py.cmd.heap import share_one_heap, tidy
 from cni_py.cmd.install import place_conflist
 from cni_py.cmd.overlay_status import standing
 from cni_py.cmd.plugin import answer
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 
 _DRAIN_SECONDS = 30.0
 _HEALTH_SECONDS = 1.0
-_M_ARENA_MAX = -8  # malloc.h
 _LOG = logging.getLogger("cni_py.agent")
 
 
@@ -260,25 +258,18 @@ def run(options: Options) -> None:
     """The agent from start to end. Raises CniPyError if it cannot start."""
     stop = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)  # before there are threads: they inherit it
-    _share_one_heap()
+    share_one_heap()
     lines = log.start(options.log_format)
     try:
         agent = Agent(options, lines)
         agent.start()
-        gc.collect()
-        gc.freeze()
+        tidy()
         _tell_supervisor("READY=1")
         signal.sigwait(stop)
         _tell_supervisor("STOPPING=1")
         agent.stop()
     finally:
         lines.stop()
-
-
-def _share_one_heap() -> None:
-    """All threads allocate from one arena: glibc gives each thread its own, which 28 idle threads leave unused."""
-    with suppress(OSError, AttributeError):  # another libc has its own ways
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _tell_supervisor(state: str) -> None:

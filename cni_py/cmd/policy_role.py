@@ -9,6 +9,7 @@ from cni_py.agent.policies import Policies, PolicySink, PolicySource
 from cni_py.agent.settings import PolicySettings, Settings
 from cni_py.agent.turn import Turn
 from cni_py.cluster.manifests import Manifests
+from cni_py.cmd.heap import tidy
 from cni_py.cmd.ipam import boot_id
 from cni_py.cmd.overlay import identity
 from cni_py.kernel import rtnl
@@ -51,6 +52,7 @@ class PolicyRole:
             guards_node=said.guards_node,
             versions=versions,
         )
+        self.policies.when_loaded = tidy
         self.drops: Drops | None = None
         try:
             self.drops = Drops(self.policies.name, self._dropped)

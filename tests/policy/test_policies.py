@@ -343,6 +343,25 @@ def test_node_to_its_pods(place: Lab) -> None:
                 client.connect(("169.254.1.1", 8080))
 
 
+@pytest.mark.usefixtures("place")
+def test_a_link_of_two_pods(caplog: pytest.LogCaptureFixture) -> None:
+    """A veth's name that a pod had whose DEL never came is the next one's: its ADD is no error, and the table whole."""
+    closed = Policy("shop", "closed", Selector(), None, ())
+    other = Policy("shop", "other", WEB, None, (Rule(),))
+    with running() as (policies, source, counts):
+        source.say(pod(1), pod(2, "web"), closed, other)
+        for number in (1, 2):
+            policies.admit(replace(attached(number, f"shop/p{number}"), host_ifname="v1"))
+            assert not policies.verify()
+        policies.dismiss(attached(1, "shop/p1"))
+        assert not policies.verify()
+        policies.dismiss(attached(2, "shop/p2"))
+        assert not policies.verify()
+        assert policies.conditions.report() == []
+        assert counts == {}
+        assert "read anew" not in caplog.text
+
+
 def test_no_way_to_the_node_by_link_local(place: Lab) -> None:
     """A pod that may send nothing has its link-local address all the same: its node is closed by that as well."""
     closed = Policy("shop", "closed", Selector(), None, ())
