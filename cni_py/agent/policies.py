@@ -16,12 +16,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from cni_py.agent.attached import Attached, addresses_of, pod_of
 from cni_py.agent.conditions import Conditions
 from cni_py.agent.policy_kernel import PolicyKernel
 from cni_py.agent.policy_metrics import Standing
 from cni_py.kernel.policy_table import Mended
 from cni_py.kernel.table_events import TableEvents
-from cni_py.model.attachment import Attachment, Key
+from cni_py.model.attachment import Attachment
 from cni_py.model.errors import CniPyError, TryAgainError
 from cni_py.model.policy import CIDR, Address, Changes, Direction, Flow
 from cni_py.policy import table
@@ -36,8 +37,6 @@ UID_SECONDS = 2.0  # and so long until a pod of that name is that very one
 _NOTHING = Changes({}, {}, {})
 _LOG = logging.getLogger("cni_py.agent")
 
-# An attachment and the plugin that made it: two of a list may have a part in one.
-_Place = tuple[Key, str]
 # (kind of thing, how many)
 Count = Callable[[str, int], None]
 
@@ -109,7 +108,7 @@ class Policies:
             guards_node=guards_node,
         )
         self._events = TableEvents(table.TABLE.name, self._kernel.ports)
-        self._attached: dict[_Place, Attachment] = {}
+        self._attached = Attached(self._program.links)
         self._synced = False
         self._changes, self._last_ms = 0, 0.0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -120,7 +119,7 @@ class Policies:
     def start(self, attachments: Iterable[Attachment]) -> None:
         """What is attached is known, then the source is heard. Raises CniPyError."""
         for one in attachments:
-            self._attached[one.key, one.plugin] = one
+            self._attached.put(one)
         self._source.start(self)
         self._kernel.start()
         self._thread.start()
@@ -209,7 +208,10 @@ class Policies:
         began = time.perf_counter()
         with self._lock:
             first, self._synced = not self._synced, True
-            attached = {pod: self._note(pod) for pod in map(_pod_of, self._attached.values())} if first else {}
+            attached = {}
+            for pod in self._attached.pods() if first else ():
+                self._attached.link(pod)
+                attached[pod] = self._attached.addresses(pod)
             edit = self._program.update(self.index.apply(changes, attached))
             self._flaws(changes)
             if first or not self._kernel.loaded:
@@ -264,51 +266,36 @@ class Policies:
 
     def admit(self, attachment: Attachment) -> None:
         """The pod's policies are in the kernel, and from now on it may send and get. Raises CniPyError."""
-        pod, addresses = _pod_of(attachment), _addresses(attachment)
+        pod = pod_of(attachment)
         with self._lock:
             if not self._kernel.loaded:
                 raise TryAgainError("the policies of the pod are not in the kernel", "see cni-py status")
-            self._attached[attachment.key, attachment.plugin] = attachment
+            self._attached.put(attachment)
             delta = self._noted(pod)
             try:
                 self._kernel.commit(self._program.update(delta), strict=True)
             except CniPyError:
-                self._dismiss((attachment.key, attachment.plugin))
+                self._dismiss(attachment)
                 raise
         if attachment.pod:
-            self._source.announce(pod, addresses)
+            self._source.announce(pod, addresses_of(attachment))
 
     def dismiss(self, attachment: Attachment) -> None:
         """The pod's addresses are nobody's."""
         with self._lock:
-            self._dismiss((attachment.key, attachment.plugin))
+            self._dismiss(attachment)
 
-    def _dismiss(self, place: _Place) -> None:
-        attachment = self._attached.pop(place, None)
-        if attachment is not None:
-            pod = _pod_of(attachment)
-            delta = self._noted(pod)
-            self._kernel.commit(self._program.update(delta))
+    def _dismiss(self, attachment: Attachment) -> None:
+        known = self._attached.drop(attachment)
+        if known is not None:
+            self._kernel.commit(self._program.update(self._noted(pod_of(known))))
 
     def _noted(self, pod: str) -> Delta:
         """What of the pod is attached now is known; its links are others, even where its addresses are not."""
-        links = self._program.links
-        before = {one: owner for owner, names in links.items() if owner != pod for one in names}
-        delta = self.index.apply(_NOTHING, {pod: self._note(pod) or None})
-        for name in links.get(pod, ()):  # one that another pod had is that one's no more: its DEL never came
-            if (owner := before.get(name)) is not None:
-                links[owner] = tuple(one for one in links[owner] if one != name)
-                delta.pods.add(owner)
-        delta.pods.add(pod)
+        robbed = self._attached.link(pod)
+        delta = self.index.apply(_NOTHING, {pod: self._attached.addresses(pod) or None})
+        delta.pods.update((pod, *robbed))
         return delta
-
-    def _note(self, pod: str) -> tuple[Address, ...]:
-        """The addresses of all attachments of a pod: an old sandbox may still be there when the new one comes."""
-        found = [one for one in self._attached.values() if _pod_of(one) == pod]
-        self._program.links[pod] = tuple(dict.fromkeys(one.host_ifname for one in found if one.host_ifname))
-        if not found:
-            del self._program.links[pod]
-        return tuple(dict.fromkeys(address for one in found for address in _addresses(one)))
 
     def _flaws(self, changes: Changes) -> None:
         for key, policy in changes.policies.items():
@@ -353,12 +340,3 @@ class Policies:
                         mended.removed,
                     )
                 self._lock.notify_all()
-
-
-def _pod_of(attachment: Attachment) -> str:
-    """Its NAMESPACE/NAME; a container that is no pod is one in a namespace without a name."""
-    return attachment.pod or f"/{attachment.key.container_id}"
-
-
-def _addresses(attachment: Attachment) -> tuple[Address, ...]:
-    return tuple(one.address.ip for one in attachment.addresses)
