@@ -12,7 +12,7 @@ from cni_py.agent.conditions import Conditions
 from cni_py.agent.revoke import Denied, Revoker
 from cni_py.kernel.policy_table import Mended, PolicyTable
 from cni_py.model.errors import CniPyError
-from cni_py.model.nft import AddElements, Operation
+from cni_py.model.nft import AddElements, Operation, rules_first
 from cni_py.model.nft_objects import Element
 from cni_py.model.policy import DIRECTIONS, Address, Flow
 from cni_py.policy import table
@@ -69,7 +69,9 @@ class PolicyKernel:
         """The edit is in the kernel; if it refuses, the whole table is tried. `strict`: raises if that fails too."""
         self._revoker.look_at(edit.shrunk)
         try:
-            self._table.commit((*edit.operations, *_dirty(edit.shrunk)))
+            before, rest = rules_first(edit.operations)
+            self._table.commit(before)
+            self._table.commit((*rest, *_dirty(edit.shrunk)))
         except CniPyError as error:
             _LOG.warning("the policy table is read anew, as a change was refused: %s", error.message)
             self.load(strict=strict)

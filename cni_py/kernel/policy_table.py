@@ -25,6 +25,7 @@ from cni_py.model.nft import (
     FlushSet,
     Layout,
     Operation,
+    rules_first,
 )
 from cni_py.model.nft_expr import Range, Scalar
 from cni_py.model.nft_objects import Chain, Element, Rule, Set
@@ -79,7 +80,9 @@ class PolicyTable:
         mended, operations, rebuild = self._plan(sets, chains)
         if mended:
             layouts = (self._layout,)
-            nft.commit(self._socket, Change(layouts, operations), rebuild=layouts if rebuild else (), look=True)
+            first, rest = (operations, ()) if not self.is_there() else rules_first(operations)
+            nft.commit(self._socket, Change(layouts, first), rebuild=layouts if rebuild else (), look=True)
+            self.commit(rest)
         return mended
 
     def differences(self, sets: Sets, chains: Chains) -> Mended:

@@ -9,7 +9,7 @@ named after the hash of the layout, is in the table if and only if exactly this 
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,6 +43,7 @@ __all__ = [
     "Table",
     "joined",
     "render",
+    "rules_first",
 ]
 
 MARKER_PREFIX = "layout_"
@@ -220,6 +221,16 @@ Operation = (
     | DiscardElements
     | DestroyTable
 )
+
+
+def rules_first(operations: Sequence[Operation]) -> tuple[tuple[Operation, ...], tuple[Operation, ...]]:
+    """What is to be committed before the rest: all up to the last rule that is written.
+
+    A packet on its way has the rules of when it came to its first chain, and the elements of when it looks them up:
+    were a chain and the way to it of one transaction, it could take that way, find the chain empty, and pass.
+    """
+    end = max((at for at, one in enumerate(operations, 1) if isinstance(one, AddRule)), default=0)
+    return tuple(operations[:end]), tuple(operations[end:])
 
 
 def render(operations: Iterable[Operation]) -> str:

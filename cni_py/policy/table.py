@@ -163,7 +163,10 @@ def _judge(version: int) -> list[Rule]:
         (VerdictMap((SOURCE[version],), MAPS["egress"][version].name),),
         (VerdictMap((DESTINATION[version],), MAPS["ingress"][version].name),),
     )
-    return [*(_gate(_JUDGE, version, field) for field in ends), *(Rule(_JUDGE, body) for body in bodies)]
+    gates = [_gate(_JUDGE, version, field) for field in ends]
+    # twice: each lookup sees the table of its own moment, so a pod that goes may be ready at the first and have no
+    # chain at the map, and then it is not ready at the last
+    return [*gates, *(Rule(_JUDGE, body) for body in bodies), *gates]
 
 
 def _end(direction: Direction, *, audit: bool) -> list[Rule]:
@@ -191,6 +194,7 @@ def _rules(*, guards_node: bool) -> list[Rule]:
         *_entry(INPUT),
         *(_gate(INPUT, version, SOURCE[version]) for version in VERSIONS),
         *(node if guards_node else ()),
+        *(_gate(INPUT, version, SOURCE[version]) for version in VERSIONS if guards_node),  # as in _judge
         *_established(),
         *(rule for version in VERSIONS for rule in _judge(version)),
         *(rule for direction, audit in _KINDS for rule in _end(direction, audit=audit)),
