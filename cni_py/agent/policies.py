@@ -304,9 +304,9 @@ class Policies:
 
     def _judgement(self) -> Callable[[Flow], bool]:
         """See Revoker. What the node itself sends is no pod's ingress, and what it gets only perhaps a pod's egress."""
-        own = self._own_addresses()
-        with self._lock:
+        with self._lock:  # first of all, so that the change that wakes the revoker is done before it does anything
             subjects = self._program.addresses()
+        own = self._own_addresses()
 
         def is_denied(flow: Flow) -> bool:
             if flow.source in own or (flow.destination in own and not self._guards_node):

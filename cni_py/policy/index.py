@@ -6,6 +6,7 @@ labels, so that a pod is held against those filed under its own labels, and agai
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cni_py.model.policy import (
     DIRECTIONS,
@@ -223,7 +224,10 @@ class Index:
         after, selectors_after = None, frozenset[Pods]()
         # one whose network is the node's is nobody's peer or subject: its address is the node's
         if pod is not None and not pod.host_network:
-            after, selectors_after = Member(self._owners.owned(key), pod.ports), frozenset(self._selecting(pod))
+            after, selectors_after = (
+                Member(self._owners.owned(key), pod.ports),
+                _shared(frozenset(self._selecting(pod))),
+            )
         selectors_before = self._selectors_of.get(key, frozenset())
         if after is None:
             self._forget(key)
@@ -266,6 +270,11 @@ class Index:
         if name not in scope.names and name not in self.namespaces and namespaces.matches(self._labels(name)):
             scope.names.add(name)  # one that nobody has told of, but a pod is in
         return name in scope.names
+
+
+@lru_cache(4096)  # as labels: one for all pods of a kind
+def _shared(found: frozenset[Pods]) -> frozenset[Pods]:
+    return found
 
 
 def subject(policy: Policy) -> Pods:
